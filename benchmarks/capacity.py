@@ -1,4 +1,4 @@
-"""Capacity that comes and goes: the operator's own turns in the simulated cluster of the tests, on its clock.
+"""Changing capacity: the operator's own turns in the simulated cluster of the tests, on its clock.
 
     python -m benchmarks.capacity [--quick]
 
@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from benchmarks.report import Row, Section, alone, percentile
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -34,10 +34,10 @@ def measure(quick: bool) -> Section:
     rows = [*refusals(2 if quick else 20), *silence(), *idle_nodes(1 if quick else 8, 60 if quick else 360)]
     rows += [*flapping(600 if quick else 3600), *removals(100 if quick else 1000)]
     return Section(
-        "Capacity that comes and goes",
+        "Changing capacity",
         "The operator's own turns against the simulated cluster of the tests, in its time (ticks of 10 s; nodes boot in 120 s, "
         "engines start in 60 s). The market sells a random number of nodes of each of two pools, which changes every twenty "
-        "minutes in the mean; the operator that is told the stock has it as its owner's ceiling of each pool, at every moment. "
+        "minutes in the mean; the operator that knows the stock has it as its owner's ceiling of each pool, at every moment. "
         "A node serves nothing if no replica on it is ready, so booting engines count.",
         tuple(rows),
     )
@@ -66,7 +66,7 @@ def refusals(fleets: int) -> list[Row]:
         driver.settle()
         asked.append(cheap.refusals)
     return [
-        Row(f"a refusal is told: wait until the other pool is asked, {fleets} fleets, most", f"{max(waited):.0f} s", "5 s",
+        Row(f"a refusal is reported: wait until the other pool is asked, {fleets} fleets, most", f"{max(waited):.0f} s", "5 s",
             max(waited) <= 5),
         Row("processor time from the first turn of the plan until then, p50 and most",
             f"{percentile(worked, 50):.2f} s, {max(worked):.2f} s"),
@@ -136,7 +136,7 @@ class Market:
 
 
 def idle_nodes(markets: int, ticks: int) -> list[Row]:
-    """Dollars for nodes that serve nothing, of an operator that learns the stock and of one that is told it."""
+    """Dollars for nodes that serve nothing, of an operator that learns the stock and of one that knows it."""
     lives = {told: [Market(seed, told=told) for seed in range(markets)] for told in (False, True)}
     for market in (*lives[False], *lives[True]):
         market.live(ticks)
@@ -153,8 +153,8 @@ def idle_nodes(markets: int, ticks: int) -> list[Row]:
         Row(
             f"paid for nodes that serve nothing in {hours:.1f} h of {markets} markets, stock learned", words(told=False)
         ),
-        Row("the same operator, told the stock", words(told=True)),
-        Row("more than if told", f"{more:+.1%}", "10 %", more < 0.10),
+        Row("the same operator, which knows the stock", words(told=True)),
+        Row("more than if it knows the stock", f"{more:+.1%}", "10 %", more < 0.10),
     ]
 
 

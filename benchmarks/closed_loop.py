@@ -43,8 +43,8 @@ from benchmarks.simulated_fleet import (
 from servingplan.api.models_v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.readings import Arrivals, SeenDemand
+from servingplan.rehearse.cluster import TICK_SECONDS
 from servingplan.replay.autoscale import STABILIZATION_SECONDS, SYNC_SECONDS, Rule, desired
-from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import operator
 

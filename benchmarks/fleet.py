@@ -34,7 +34,7 @@ from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
 from servingplan.planning.situation import Situation
-from servingplan.render.routing import routing_document
+from servingplan.routing.document import routing_document
 
 SEED = 20261121
 PERCENTILE = 95

@@ -17,7 +17,7 @@ from e2e.support.gateway import EnvoyProcess, Gateway, Mount, Replicas, ask_all,
 from e2e.support.gateway_ground import GatewayGround
 from localcluster.control_plane import ControlPlane
 from localcluster.ports import free_ports
-from servingplan.render import envoy
+from servingplan.routing import envoy
 
 Json = dict[str, Any]
 RATE = 300

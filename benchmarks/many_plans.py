@@ -72,7 +72,7 @@ def measured(share: float, *, seconds: float) -> Section:
             Row("memory", f"{memory:.0f} MiB", "600 MiB", memory < 600),
             Row(f"from apply of {new} plans to all routed", f"{routed:.1f} s", "15 s", routed <= 15),
             Row(
-                f"processor with {CHANGES_PER_SECOND} pods a second coming and going elsewhere",
+                f"processor with {CHANGES_PER_SECOND} pods a second created and deleted elsewhere",
                 f"{churn['processor']:.2f} of a core",
                 "0.6",
                 churn["processor"] < 0.6,
@@ -127,7 +127,7 @@ def _stranger(here: Ground, name: str, node: str) -> None:
 
 
 def _churn(here: Ground, others: list[str], seconds: float) -> None:
-    """Pods come and go, as many a second as is asked for or as the API server takes."""
+    """Create and delete pods: as many a second as asked for, or as the API server accepts."""
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         due = time.monotonic() + 1

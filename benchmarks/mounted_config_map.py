@@ -25,7 +25,7 @@ from localcluster import real_node
 from localcluster.control_plane import say_to_stderr
 from localcluster.real_node import RealNode
 from servingplan.kube import CONFIG_MAPS, PODS
-from servingplan.render.envoy import envoy_files
+from servingplan.routing.envoy import envoy_files
 
 CONFIG_MAP = "chat-routing"
 LONGEST_SECONDS = 180

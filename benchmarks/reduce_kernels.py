@@ -212,7 +212,7 @@ def main():
         folder = Path(aiconfigurator_core.__file__).parent / "systems" / "data"
     found: dict[str, np.ndarray] = {}
     for system in SYSTEMS:
-        card = k.TAUGHT[system]
+        card = k.TABLE_PEAKS[system]
         for operation in (gemm, generation_attention, context_attention, experts, all_reduce):
             for name, values in operation(folder, system, card):
                 key = f"{system}/{name}"

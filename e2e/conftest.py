@@ -109,12 +109,12 @@ def karpenter(cluster: Cluster) -> None:
 
 
 @pytest.fixture
-def sell_out(cluster: Cluster, karpenter: None) -> Iterator[Callable[..., None]]:
-    """The story decides which instance types can be had; in the end all can."""
-    if cluster.sell_out is None:
+def sell(cluster: Cluster, karpenter: None) -> Iterator[Callable[..., None]]:
+    """The story decides what can be had (``ControlPlane.sell``); in the end all can."""
+    if cluster.sell is None:
         pytest.skip("the market of this cluster's Karpenter cannot be told what is sold out")
-    yield cluster.sell_out
-    cluster.sell_out()
+    yield cluster.sell
+    cluster.sell()
 
 
 @pytest.fixture

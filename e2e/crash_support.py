@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kubernetes.config import kube_config
+from typer.main import get_command
 
 from e2e.support import plans
 from e2e.support.cluster import NAMESPACES, NODE_POOLS, Cluster
@@ -293,6 +294,8 @@ class Death:
 
 
 _PR_SET_PDEATHSIG = 1
+_COMMANDS = get_command(app)
+"""The command line, put together before the forks."""
 
 
 def _run_operator(kubeconfig: str, namespace: str, log: str) -> None:
@@ -302,7 +305,8 @@ def _run_operator(kubeconfig: str, namespace: str, log: str) -> None:
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ["KUBECONFIG"] = kubeconfig
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = kubeconfig  # it was read from the environment before the fork
-    app(["run", "--namespaces", namespace, "--liveness-address", "", "--metrics-address", ""])
+    without = ("--liveness-address", "--metrics-address", "--lease-namespace")
+    _COMMANDS(["run", "--namespaces", namespace, *(word for option in without for word in (option, ""))])
 
 
 class Operator:

@@ -284,8 +284,18 @@ def _until(show: Show, look: Any, seconds: float, what: str) -> Any:
         raise SystemExit(f"error: {error}; the state of the plan is above") from None
 
 
+def _is_up() -> bool:
+    """Whether the process of the kept demonstration runs. After a restart of the machine its number may be somebody else's."""
+    if not STATE.exists():
+        return False
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{json.loads(STATE.read_text())['pid']}/cmdline").read_bytes().split(b"\0")
+        return b"e2e.demo" in words and b"--hold" in words
+    return False
+
+
 def _keep() -> int:
-    if STATE.exists():
+    if _is_up():
         print("a kept demonstration is already up; end it with: make demo-down", file=sys.stderr)
         return 1
     LOG.parent.mkdir(parents=True, exist_ok=True)
@@ -316,13 +326,14 @@ def _keep() -> int:
 
 
 def _down() -> int:
-    if not STATE.exists():
+    if not _is_up():
         print("no kept demonstration is up")
+        STATE.unlink(missing_ok=True)
         return 0
     pid = json.loads(STATE.read_text())["pid"]
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    while STATE.exists() and Path(f"/proc/{pid}").exists():
+    while STATE.exists() and _is_up():
         time.sleep(0.1)
     STATE.unlink(missing_ok=True)
     return 0

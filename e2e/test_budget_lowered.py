@@ -48,3 +48,26 @@ def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, 
     assert "spec.budget.dollarsPerHour" in message
     wait_for("nobody has weight", lambda: not scene.weights(SMALL), seconds=10, shown=scene.routing)
     assert witness.sizes(pool) == [0, size, *range(size - 1, -1, -1)]
+
+
+def test_the_budget_is_halved_while_nodes_boot(scene, sell, witness):
+    """At every resource version: the spend is within the budget of its moment, and what serves goes on serving."""
+    pool = scene.rented(A100, price=20)
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [pool], budget=70))
+    scene.wait_ready()
+    served = len(witness.documents())
+
+    sell(held=[A100.name])
+    scene.edit("chat", {"models": [plans.model(rate=220)]})
+    wait_for("nodes are asked for", lambda: scene.size_of(pool) == 3, seconds=60, shown=scene.conditions)
+    (node,) = scene.nodes_of(pool)
+    scene.edit("chat", {"budget": {"dollarsPerHour": "35"}})
+    wait_for("they are given back", lambda: scene.size_of(pool) == 1, seconds=60, shown=scene.conditions)
+    wait_for("their claims are gone", lambda: len(scene.claims_of(pool)) == 1, seconds=60)
+    sell()
+    status = scene.wait_ready(such=lambda status: status["served"] != "100%")
+    assert float(status["cost"]["spendPerHour"]) == 20
+    assert scene.nodes_of(pool) == [node]
+    assert witness.sizes(pool) == [0, 1, 3, 1]
+    assert witness.spends() == [0, 20, 60, 20]
+    assert all(item.services(SMALL) for item in witness.documents()[served:])

@@ -1,18 +1,16 @@
 """A market has no more of one type: the size asked for comes down, the other type serves, and when there is stock again the
 plan comes back."""
 
-import json
 import time
-from contextlib import suppress
 
 import pytest
 
 from e2e.support import plans
 from e2e.support.plans import SMALL
+from e2e.support.record import let_caps_end
 from e2e.support.waiting import hold, wait_for
 from localcluster.nodes import A100, L40S
-from servingplan.errors import Conflict
-from servingplan.kube import CONFIG_MAPS, EVENTS
+from servingplan.kube import EVENTS
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 
@@ -29,40 +27,9 @@ def cap_of(scene, pool) -> plans.Json:
     return next((item.get("learnedCap") or {} for item in pools if item["name"] == pool["name"]), {})
 
 
-def let_the_cap_end(scene) -> None:
-    """The clock is not ours to move, so the end of what was learned is: it stands in the plan's record.
-
-    The operator may be about to write the record as it read it before, so this is done until it has had its effect.
-    """
-    name = "chat-plan"
-
-    def written() -> tuple[plans.Json, plans.Json]:
-        found = scene.api.get(CONFIG_MAPS, name, namespace=scene.namespace)
-        return found, json.loads(found["data"]["plan.json"])
-
-    def caps(record: plans.Json) -> dict[str, plans.Json]:
-        return {pool: stock["cap"] for pool, stock in record["stock"].items() if stock["cap"] is not None}
-
-    known = {pool: cap["since"] for pool, cap in caps(written()[1]).items()}
-
-    def is_over() -> bool:
-        found, record = written()
-        left = [cap for pool, cap in caps(record).items() if cap["since"] == known.get(pool) and not cap["probing"]]
-        for cap in left:
-            cap["until"] = cap["since"]
-        if left:
-            text = json.dumps(record, sort_keys=True, indent=1) + "\n"
-            patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "data": {"plan.json": text}}
-            with suppress(Conflict):
-                scene.api.merge(CONFIG_MAPS, name, patch, manager="story", namespace=scene.namespace)
-        return not left
-
-    wait_for("the cap is over", is_over, seconds=60, shown=scene.conditions)
-
-
-def test_another_type_serves_while_one_is_sold_out_and_the_plan_comes_back(scene, sell_out, witness):
+def test_another_type_serves_while_one_is_sold_out_and_the_plan_comes_back(scene, sell, witness):
     cheap, other = scene.rented(A100, price=10, name="cheap"), scene.rented(L40S, price=30, name="other")
-    sell_out(A100.name)
+    sell(sold_out=[A100.name])
     change = {"drainSeconds": 1, "minLifetime": "1s"}
     scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [cheap, other], budget=60, change=change))
     wait_for("a claim is refused", lambda: refused_claims(scene, cheap), seconds=60, shown=scene.conditions)
@@ -81,7 +48,7 @@ def test_another_type_serves_while_one_is_sold_out_and_the_plan_comes_back(scene
     hold("nobody asks again", lambda: refused_claims(scene, cheap) == before, seconds=5)
 
     # The cap ends, and the market still has nothing: one claim more, and a cap that lasts twice as long.
-    let_the_cap_end(scene)
+    let_caps_end(scene)
     wait_for(
         "a probe is refused",
         lambda: len(refused_claims(scene, cheap)) > len(before),
@@ -94,8 +61,8 @@ def test_another_type_serves_while_one_is_sold_out_and_the_plan_comes_back(scene
     assert scene.weights(SMALL).keys() == {serving}
 
     # It ends again, and there are nodes.
-    sell_out()
-    let_the_cap_end(scene)
+    sell()
+    let_caps_end(scene)
     wait_for("the plan is back", lambda: scene.size_of(other) == 0, seconds=60, shown=scene.conditions)
     scene.wait_ready()
     assert scene.size_of(cheap) == 1

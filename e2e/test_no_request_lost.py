@@ -21,7 +21,7 @@ from e2e.support.load import Kind, Load
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
 from localcluster.nodes import A100, L40S
-from servingplan.render.envoy import BOOTSTRAP
+from servingplan.routing.envoy import BOOTSTRAP
 
 pytestmark = pytest.mark.usefixtures("karpenter")
 

@@ -25,7 +25,7 @@ from e2e.support.waiting import wait_for
 from localcluster.control_plane import wait_until_established
 from localcluster.nodes import A100
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
-from servingplan.render.envoy import BOOTSTRAP
+from servingplan.routing.envoy import BOOTSTRAP
 
 EARLIER = os.environ.get("UPGRADE_FROM", "8c483a21c30f58f7ab17cc3962c191f28fb87147")
 """The commit that is upgraded from."""

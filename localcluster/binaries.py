@@ -70,10 +70,11 @@ TOOLS = (
 ON_DEMAND = (
     Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),
     Tool("lws", {"sigs.k8s.io/lws/cmd": "lws"}),
+    Tool("kueue", {"sigs.k8s.io/kueue/cmd/kueue": "kueue"}),
     Tool("argocd", {"servingplan.dev/tools/argocd": "argocd"}),
     Tool("kstatus", {"servingplan.dev/tools/kstatus": "kstatus"}),
 )
-"""Built by the test that first asks for it. Argo CD takes five minutes of a core."""
+"""Built by the test that first asks for it. Argo CD takes five minutes of a core, Kueue eight."""
 NODE = Tool(
     "kubelet",
     {f"k8s.io/kubernetes/cmd/{program}": program for program in ("kubelet", "kube-proxy")},

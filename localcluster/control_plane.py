@@ -36,7 +36,7 @@ from localcluster import binaries, karpenter, kubeconfig, stages
 from localcluster.audit import POLICY as AUDIT_POLICY
 from localcluster.certificates import Authority, Certificate
 from localcluster.network import NodeNetwork
-from localcluster.nodes import NODE_TYPES, NodeType
+from localcluster.nodes import BLIND, NODE_TYPES, NodeType
 from localcluster.ports import free_ports
 from localcluster.stages import PodTimes
 
@@ -74,7 +74,7 @@ class ControlPlane:
         *,
         karpenter: bool = False,
         pod_times: PodTimes | None = None,
-        node_types: Sequence[NodeType] = NODE_TYPES,
+        node_types: Sequence[NodeType] = (*NODE_TYPES, BLIND),
         audit: bool = False,
         network: NodeNetwork | None = None,
         endpoint_batch_seconds: float = 0.0,
@@ -143,10 +143,13 @@ class ControlPlane:
         self._start_api_server()
         self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
 
-    def sell_out(self, *instance_types: str) -> None:
-        """Let Karpenter launch no node of these types from now on, and any number of all others."""
+    def sell(self, *, sold_out: Sequence[str] = (), held: Sequence[str] = ()) -> None:
+        """From now on Karpenter can launch no node of what is sold out, and what is held comes when it is held no more.
+
+        Each is an instance type, or ``TYPE/CAPACITY-TYPE`` for one way to rent it; of all others there is any number.
+        """
         fresh = self.folder / f"{_MARKET}.new"
-        fresh.write_text(json.dumps(instance_types))
+        fresh.write_text(json.dumps({"soldOut": sold_out, "held": held}))
         fresh.rename(self.folder / _MARKET)
 
     @property

@@ -14,6 +14,9 @@ from localcluster.nodes import ZONE, NodeType
 
 ALLOWED_NAMESPACES_ANNOTATION = "servingplan.dev/allowed-namespaces"
 NODE_CLASS = "default"
+ON_DEMAND, SPOT = "on-demand", "spot"
+_SPOT_PRICE = 0.4
+"""Of the price on demand."""
 
 
 def instance_types(node_types: Sequence[NodeType]) -> list[dict[str, Any]]:
@@ -26,13 +29,14 @@ def instance_types(node_types: Sequence[NodeType]) -> list[dict[str, Any]]:
             "resources": node_type.resources,
             "offerings": [
                 {
-                    "Price": node_type.dollars_per_hour,
+                    "Price": node_type.dollars_per_hour * share,
                     "Available": True,
                     "Requirements": [
-                        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+                        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": [capacity_type]},
                         {"key": "topology.kubernetes.io/zone", "operator": "In", "values": [ZONE]},
                     ],
                 }
+                for capacity_type, share in ((ON_DEMAND, 1), (SPOT, _SPOT_PRICE))
             ],
         }
         for node_type in node_types
@@ -48,7 +52,8 @@ def crd_files() -> list[Path]:
 def environment(instance_types_file: Path, market_file: Path, *, metrics_port: int, probe_port: int) -> dict[str, str]:
     """Settings of the Karpenter process, which takes them from environment variables.
 
-    ``market_file`` names the instance types that cannot be had, as a JSON list; it is read at every launch.
+    ``market_file`` names what cannot be had (``soldOut``) and what has yet to come (``held``), each a JSON list; it is read
+    at every launch.
     """
     return {
         "MARKET_FILE": str(market_file),
@@ -83,6 +88,7 @@ def static_node_pool(
     annotations: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     node_class_name: str = NODE_CLASS,
+    capacity_type: str = ON_DEMAND,
 ) -> dict[str, Any]:
     """A static NodePool of one node type, named as the type unless told otherwise.
 
@@ -96,7 +102,7 @@ def static_node_pool(
                 "nodeClassRef": {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": node_class_name},
                 "requirements": [
                     {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [node_type.name]},
-                    {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+                    {"key": "karpenter.sh/capacity-type", "operator": "In", "values": [capacity_type]},
                 ],
                 "expireAfter": "Never",
             },

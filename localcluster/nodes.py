@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +24,8 @@ class NodeType:
     cpus: int
     memory_gibibytes: int
     dollars_per_hour: float
+    shows_gpus: bool = True
+    """Whether its device plugin works."""
 
     @property
     def resources(self) -> dict[str, str]:
@@ -33,7 +35,7 @@ class NodeType:
             "memory": f"{self.memory_gibibytes}Gi",
             "ephemeral-storage": "2000Gi",
             "pods": "110",
-            "nvidia.com/gpu": str(self.gpus),
+            **({"nvidia.com/gpu": str(self.gpus)} if self.shows_gpus else {}),
         }
 
     @property
@@ -50,6 +52,8 @@ H100 = NodeType("h100-8x", "NVIDIA-H100-80GB-HBM3", 8, 81559, 192, 2048, 55.04)
 L40S = NodeType("l40s-8x", "NVIDIA-L40S", 8, 46068, 192, 1536, 30.13)
 A100 = NodeType("a100-4x", "NVIDIA-A100-SXM4-80GB", 4, 81920, 48, 680, 20.22)
 NODE_TYPES = (H100, L40S, A100)
+BLIND = replace(A100, name="a100-4x-blind", shows_gpus=False)
+"""A machine that comes up, and nobody sees its GPUs."""
 
 
 def node(node_type: NodeType, name: str, *, labels: Mapping[str, str] | None = None) -> dict[str, Any]:

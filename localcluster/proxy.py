@@ -167,7 +167,7 @@ class WriteProxy:
                 if not await self._relay_request(head, client, upstream):
                     break
         except (OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass  # one side has gone, or we are closing: the other learns of it by its connection's end
+            pass  # one side has gone, or the proxy is being closed: the other learns of it by its connection's end
         finally:
             for peer in (client, upstream):
                 if peer is not None:

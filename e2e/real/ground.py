@@ -19,7 +19,7 @@ from e2e.support.waiting import wait_for
 from localcluster import image
 from localcluster.real_node import RealNode
 from servingplan.kube import PODS
-from servingplan.render.envoy import REVISION_PATH
+from servingplan.routing.envoy import REVISION_PATH
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ from e2e.support.waiting import wait_for
 from localcluster import prometheus
 from localcluster.prometheus import PrometheusProcess
 from servingplan.kube import PODS
-from servingplan.render.envoy import STATS_PATH
+from servingplan.routing.envoy import STATS_PATH
 
 OFFERED = 0.45
 """The offered share of the rate planned for one replica. Three times as much needs another replica."""
@@ -28,7 +28,7 @@ COUNTERS = (
 
 @pytest.fixture
 def scraping(scene, tmp_path):
-    """A Prometheus that scrapes the ports ``http`` of engines and ``stats`` of gateways, of pods as they come and go."""
+    """A Prometheus that scrapes the ports ``http`` of engines and ``stats`` of gateways, of all pods at the time."""
     try:
         prometheus.program()
     except prometheus.NotToBeHadError as error:

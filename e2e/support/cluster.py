@@ -27,6 +27,7 @@ from servingplan.kube import NODES, Kube, Resource
 Json = dict[str, Any]
 
 NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
+NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)
 NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 NODE_CLASS = "servingplan-e2e"
 BOOT_SECONDS = 1
@@ -45,8 +46,8 @@ class Cluster:
     has_karpenter: bool = False
     """With its KWOK provider."""
     has_kwok: bool = False
-    sell_out: Callable[..., None] | None = None
-    """Takes the instance types that Karpenter cannot launch from now on; None: this market cannot be told."""
+    sell: Callable[..., None] | None = None
+    """Tells Karpenter's market what is sold out and what is held (``ControlPlane.sell``); None: this market cannot be told."""
     audit: AuditLog | None = None
     """What ServiceAccounts ask; None: this API server writes no such log for us."""
     reminder: Reminder | None = None
@@ -85,7 +86,7 @@ def own_cluster(*, with_crd: bool = True) -> Iterator[Cluster]:
     ):
         cluster.audit = AuditLog(plane.audit_log)
         cluster.reminder = reminder
-        cluster.sell_out = plane.sell_out
+        cluster.sell = plane.sell
         yield cluster
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from e2e.support.waiting import wait_for
 from localcluster.ports import free_ports
-from servingplan.render import envoy
+from servingplan.routing import envoy
 
 ENVOY = Path(sys.executable).with_name("envoy")
 Json = dict[str, Any]

@@ -22,7 +22,7 @@ from localcluster.control_plane import ControlPlane
 from localcluster.ports import free_ports
 from servingplan.kube import CONFIG_MAPS, NODES, PODS, SERVICES, Kube, Resource
 from servingplan.model import names
-from servingplan.render.envoy import Place
+from servingplan.routing.envoy import Place
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gateway" / "envoy.yaml"
 NAMESPACE, CONFIG_MAP, NODE = "llm", "chat-routing", "gateway-node"

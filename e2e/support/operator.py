@@ -133,7 +133,8 @@ def acting_as(
     """An operator with the rights that a ServiceAccount of ``namespace`` has."""
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
-    command = [*release.command, "run", "--liveness-address", ""]
+    # Without a Lease: the next operator need not wait for the end of one that was killed.
+    command = [*release.command, "run", "--liveness-address", "", "--lease-namespace", ""]
     command += ["--catalogue-namespace", namespace]  # as the chart has it
     command += ["--period-seconds", str(period_seconds), "--namespaces", ",".join(watched)]
     metrics_address = f"127.0.0.1:{free_port()}"

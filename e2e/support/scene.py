@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e2e.support.cluster import NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
+from e2e.support.cluster import NODE_CLAIMS, NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
 from e2e.support.operator import PERIOD_SECONDS, Operator, acting_as, running
 from e2e.support.releases import THIS, Release
@@ -24,7 +24,12 @@ from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, EVENTS, NODES, PLANS, POD
 
 Json = dict[str, Any]
 
-GPU_TYPES = {"h100-8x": "H100-SXM-80GB", "l40s-8x": "L40S", "a100-4x": "A100-SXM4-80GB"}
+GPU_TYPES = {
+    "h100-8x": "H100-SXM-80GB",
+    "l40s-8x": "L40S",
+    "a100-4x": "A100-SXM4-80GB",
+    "a100-4x-blind": "A100-SXM4-80GB",
+}
 """The catalogue's name of the GPU, by instance type."""
 FLEET_LABEL = "servingplan-e2e/fleet"
 
@@ -83,6 +88,7 @@ class Scene:
         most: int = 4,
         least: int = 0,
         allowed: tuple[str, ...] | None = None,
+        capacity_type: str = karpenter.ON_DEMAND,
     ) -> Json:
         """A Karpenter NodePool at zero nodes, as an entry of a plan's ``nodePools``."""
         own = f"{self.name}-{name}"
@@ -93,6 +99,7 @@ class Scene:
                 name=own,
                 annotations={karpenter.ALLOWED_NAMESPACES_ANNOTATION: ",".join(namespaces)},
                 node_class_name=NODE_CLASS,
+                capacity_type=capacity_type,
             )
         )
         self._pools.append(own)
@@ -275,6 +282,16 @@ class Scene:
         """Names of a pool's nodes."""
         labels = ",".join(f"{key}={value}" for key, value in pool["nodeSelector"].items())
         return sorted(item["metadata"]["name"] for item in self.api.list(NODES, labels=labels))
+
+    def claims_of(self, pool: Json) -> list[str]:
+        """Names of a pool's NodeClaims."""
+        found = self.api.list(NODE_CLAIMS, labels=f"karpenter.sh/nodepool={pool['resize']['name']}")
+        return sorted(item["metadata"]["name"] for item in found)
+
+    def claim_of(self, node: str) -> str:
+        """Name of the NodeClaim by which Karpenter holds a node."""
+        owners = self.api.get(NODES, node)["metadata"]["ownerReferences"]
+        return next(str(owner["name"]) for owner in owners if owner["kind"] == NODE_CLAIMS.kind)
 
     def size_of(self, pool: Json) -> int:
         """Size that a pool is asked for."""

@@ -14,7 +14,7 @@ from e2e.support.plans import Json
 from e2e.support.scene import Scene
 from localcluster.ports import free_ports
 from servingplan.gateway_sync.sync import Sync
-from servingplan.render.envoy import Place
+from servingplan.routing.envoy import Place
 
 
 def model(*, short: float, long: float, image: str = "engine:1") -> Json:

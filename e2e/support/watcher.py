@@ -56,6 +56,8 @@ class _Pod:
     node: str | None
     tied: str | None
     gated: bool
+    held: bool
+    """Whether a gate that is not the plan's holds it."""
     terminating: bool
     ready: bool
     draining: bool
@@ -107,6 +109,10 @@ class Witness:
         """When the deletion of a node was seen (monotonic)."""
         self._sizes: dict[str, list[int]] = defaultdict(list)
         """The sizes by NodePool."""
+        self._claims: dict[str, list[str]] = defaultdict(list)
+        """The plans that held a NodePool, by NodePool."""
+        self._spends: dict[str, list[float]] = defaultdict(list)
+        """The spend by plan."""
         self._most_pods: dict[str, int] = defaultdict(int)
         """The most pods by Deployment."""
 
@@ -126,6 +132,16 @@ class Witness:
         """Sizes that a plan's pool was asked for until now, in order."""
         self._feed.catch_up()
         return list(self._sizes.get(pool["resize"]["name"], ()))
+
+    def claims(self, pool: Json) -> list[str]:
+        """The plans that held a pool until now, as NAMESPACE/NAME and in order; "" where it was free."""
+        self._feed.catch_up()
+        return list(self._claims.get(pool["resize"]["name"], ()))
+
+    def spends(self, plan: str = "chat") -> list[float]:
+        """$/h of a plan's pools in each state until now, in order, without repetitions."""
+        self._feed.catch_up()
+        return list(self._spends.get(plan, ()))
 
     def most_pods(self, deployment: str) -> int:
         """Most live pods that a Deployment had at any moment until now."""
@@ -164,7 +180,11 @@ class Witness:
         elif kind == "Pod":
             deployment = (metadata.get("labels") or {}).get(f"{_PREFIX}deployment")
             if deployment is not None:
-                _put(self._pods, metadata["uid"], _pod(item, deployment), there)
+                pod = _pod(item, deployment)
+                _put(self._pods, metadata["uid"], pod, there)
+                if there and pod.held and pod.tied is not None:
+                    text = f"{metadata['name']} is tied to {pod.tied}, and somebody else's gate still holds it"
+                    self._tell(at, "placed behind another's gate", metadata["uid"], text)
         elif kind == "Deployment" and f"{_PREFIX}plan" in (metadata.get("labels") or {}):
             _put(self._deployments, metadata["name"], item, there)
             self._see_twins(at)
@@ -178,6 +198,8 @@ class Witness:
             _put(self._plans, metadata["name"], item, there)
             budget = float(item["spec"]["budget"]["dollarsPerHour"])
             self._budgets[metadata["name"]][metadata.get("generation", 0)] = budget
+        for plan in self._plans:
+            _note(self._spends[plan], self.spend(plan))
         self._judge(at)
 
     # --- rules ---
@@ -259,10 +281,11 @@ class Witness:
 
     def _see_size(self, at: float, before: Json | None, item: Json) -> None:
         name, size = item["metadata"]["name"], item["spec"].get("replicas") or 0
-        if not self._sizes[name] or self._sizes[name][-1] != size:
-            self._sizes[name].append(size)
+        _note(self._sizes[name], size)
         annotations = item["metadata"].get("annotations") or {}
-        namespace, _, plan = annotations.get(f"{_PREFIX}claimed-by", "").partition("/")
+        claim = annotations.get(f"{_PREFIX}claimed-by", "")
+        _note(self._claims[name], claim)
+        namespace, _, plan = claim.partition("/")
         raised = before is not None and size > (before["spec"].get("replicas") or 0)
         ours = annotations.get(f"{_PREFIX}asked-nodes") == str(size) and namespace == self._namespace
         if not (raised and ours and plan in self._plans):
@@ -349,6 +372,12 @@ class Witness:
             self.violations.append(Violation(at - (self._began or at), rule, detail))
 
 
+def _note[T](history: list[T], value: T) -> None:
+    """Add a value unless it is the last one."""
+    if history[-1:] != [value]:
+        history.append(value)
+
+
 def _put(store: dict[str, Any], key: str, value: Any, there: bool) -> None:
     if there:
         store[key] = value
@@ -366,6 +395,7 @@ def _pod(item: Json, deployment: str) -> _Pod:
         node=spec.get("nodeName"),
         tied=annotations.get(f"{_PREFIX}placed-on"),
         gated=bool(spec.get("schedulingGates")),
+        held=any(not gate["name"].startswith(_PREFIX) for gate in spec.get("schedulingGates") or ()),
         terminating="deletionTimestamp" in metadata,
         ready=pod_is_ready(item),
         draining=f"{_PREFIX}draining-since" in annotations,

@@ -122,7 +122,8 @@ class ApiError(ServingPlanError):
         self.status = status
         self.reason = reason
         self.message = message
-        super().__init__(f"{status} {reason}: {message}")
+        words = {"Unreachable": "the API server does not answer"}.get(reason, reason)
+        super().__init__(f"{status} {reason}: {message}" if status else f"{words}: {message}")
 
 
 class NotFound(ApiError):  # noqa: N818 (named as the API server's reason)

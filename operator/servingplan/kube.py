@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -205,7 +206,8 @@ class Kube:
                 kubernetes.config.load_kube_config(client_configuration=configuration)
             except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
                 place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
-                why = " ".join(str(error).split())
+                there = any(Path(part).expanduser().exists() for part in place.split(os.pathsep))
+                why = " ".join(str(error).split()) if there else "there is no such file"
                 advice = f"is not a usable kubeconfig ({why}); name another one, or run in a pod of the cluster"
                 raise InputError("KUBECONFIG", place, advice) from error
         configuration.retries = False

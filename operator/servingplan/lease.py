@@ -33,6 +33,11 @@ LABELS = {"app.kubernetes.io/managed-by": "servingplan"}
 Json = dict[str, Any]
 
 
+def lease_names(namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the Leases of an operator that watches these namespaces; empty means all."""
+    return tuple(f"servingplan-in-{name}" for name in sorted(namespaces)) or (ALL,)
+
+
 @dataclass
 class _Seen:
     """Another process's Lease, and since when it has not changed."""
@@ -57,7 +62,7 @@ class Lease:
         """``namespace``: the namespace of the Leases. ``namespaces``: the watched namespaces; empty means all."""
         self._api = api
         self._namespace = namespace
-        self._names = tuple(f"servingplan-in-{name}" for name in sorted(namespaces)) or (ALL,)
+        self._names = lease_names(namespaces)
         self.identity = identity
         self._clock = clock
         self._wall = wall

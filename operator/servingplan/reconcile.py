@@ -32,7 +32,7 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation, PlanObject
-from servingplan.observe.cluster import Reader, read_clock
+from servingplan.observe.cluster import read_clock
 from servingplan.observe.parse import plan_of
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
@@ -126,6 +126,14 @@ class Elsewhere(Protocol):
         ...
 
 
+class Observes(Protocol):
+    """Looks at the cluster: ``observe.cluster.Reader``."""
+
+    def observe(self, namespace: str, name: str) -> Observation | None:
+        """The observation of a plan; None if the plan is gone. Raises ``ApiError`` if the plan itself cannot be read."""
+        ...
+
+
 class Turns:
     """Takes the turns of one plan. Two of its turns must never run at the same time."""
 
@@ -133,7 +141,7 @@ class Turns:
         self,
         *,
         api: Api,
-        reader: Reader,
+        reader: Observes,
         solve: Search,
         namespace: str,
         name: str,

@@ -35,6 +35,8 @@ class Settings:
     """The $/h that all plans of a namespace may spend together; ``*`` means the namespaces that are not listed."""
     pod_access: frozenset[str] | None = frozenset()
     """The accesses that podTemplates may ask for, by the names of ``render.pod_access``; None allows all."""
+    marks_machines: bool = False
+    """Whether Machines of Cluster API are marked whose nodes a pool is to give back."""
     allowed_hosts: frozenset[str] | None = frozenset()
     """The hosts that plans may use in URLs beside the Services of their own namespace, as ``HOST`` or ``HOST:PORT``; None
     allows every host."""

@@ -396,6 +396,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_NAMESPACE_BUDGETS": "",
         "SERVINGPLAN_POD_ACCESS": "",
         "SERVINGPLAN_ALLOWED_HOSTS": "",
+        "SERVINGPLAN_MARK_MACHINES": "false",
         "SERVINGPLAN_PROMETHEUS_URL": "",
         "SERVINGPLAN_PROMETHEUS_TOKEN_FILE": "",
         "SERVINGPLAN_PROMETHEUS_CA_FILE": "",
@@ -425,6 +426,19 @@ def test_what_pod_templates_may_ask_for_is_listed_by_its_kind():
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["podAccess"]["items"]["pattern"]
     assert all(re.fullmatch(schema, kind) and re.fullmatch(schema, f"{kind}=/x") for kind in KINDS)
     assert not any(re.fullmatch(schema, word) for word in ("hostpath", "everything", "*"))
+
+
+def test_machines_are_marked_only_where_the_installation_says_so():
+    off, on = rendered("x", {}), rendered("x", {"markMachines": True})
+    assert not [item for item in off if item["metadata"]["name"].endswith("-machines")]
+    (role,) = [item for item in on if item["kind"] == "ClusterRole" and item["metadata"]["name"].endswith("-machines")]
+    assert role["rules"] == [{"apiGroups": ["cluster.x-k8s.io"], "resources": ["machines"], "verbs": ["get", "patch"]}]
+    (binding,) = [
+        item for item in on if item["kind"] == "ClusterRoleBinding" and "machines" in item["metadata"]["name"]
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (container,) = operator_of(on)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVINGPLAN_MARK_MACHINES", "value": "true"} in container["env"]
 
 
 def test_what_plans_may_have_asked_and_with_which_token():
@@ -554,6 +568,10 @@ def test_rules_and_dashboard_are_those_of_the_files(cluster):
 def test_a_star_for_the_namespaces_lets_the_operator_write_in_all_of_them(may):
     rights = each(READ_EVERYWHERE) + each(WRITTEN_WITH_PLANS) + each(POOLS_EVERYWHERE)
     assert refused(may, "everywhere", rights, None) == []
+
+
+def test_without_namespaces_the_operator_works_in_its_own_alone():
+    assert rendered("x", {"namespaces": []}) == rendered("x", {"namespaces": [RELEASE]})
 
 
 def test_with_namespaces_the_operator_writes_in_these_alone(may):
@@ -693,7 +711,6 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"namespaces": "llm"}, "namespaces"),
         ({"namespaces": ["LLM"]}, "namespaces"),
         ({"namespaces": ["*", "llm"]}, "namespaces"),
-        ({"namespaces": []}, "namespaces: name the namespaces of your plans"),
         ({"uninstallGuard": False}, "uninstallGuard"),
         ({"docsUrl": "docs.example"}, "docsUrl"),
         ({"periodSeconds": 0}, "periodSeconds"),

@@ -34,7 +34,7 @@ SCHEDULED = {
 }
 SETTINGS = {
     "replicas": [1, 2],
-    "namespaces": [["llm"], ["*"], ["llm", "llm-two"]],
+    "namespaces": [[], ["llm"], ["*"], ["llm", "llm-two"]],
     "poolKinds": [[KARPENTER], [], [KARPENTER, MACHINES], [{**MACHINES, "namespaces": ["machines"]}]],
     "catalogues.enabled": [True, False],
     "catalogues.prices": ["", PRICES],
@@ -42,6 +42,7 @@ SETTINGS = {
     "kueue.enabled": [True, False],
     "dra.enabled": [True, False],
     "namespaceBudgets": [{}, {"llm": "40", "*": "10"}],
+    "markMachines": [False, True],
     "podAccess": [[], ["hostIPC", "capabilities=IPC_LOCK"]],
     "allowedHosts": [[], ["gateway.edge:8080", "[::1]:80"]],
     "prometheus": [

@@ -113,6 +113,13 @@ def test_a_release_with_a_list_keeps_it(cluster, earlier, helm):
     assert watched(cluster) == "llm"
 
 
+def test_a_release_in_its_own_namespace_is_upgraded_without_a_list(cluster, helm):
+    for command in (("install", RELEASE, str(CHART), "--create-namespace"), ("upgrade", RELEASE, str(CHART))):
+        done = helm(*command)
+        assert done.returncode == 0, done.stderr
+        assert (watched(cluster), writes_everywhere(cluster)) == (HOME, False)
+
+
 @pytest.mark.parametrize("before", ["llm,llm-two", "*"])
 def test_no_namespace_with_plans_leaves_the_list(cluster, helm, plan, before):
     """Nobody would retire them, and they would hang on their finalizer."""

@@ -1,5 +1,5 @@
-"""The cluster's state against a real API server: what it does when watches end, versions grow old, kinds come and go, and
-the API server dies."""
+"""The cluster's state against a real API server: what it does when watches end, when versions grow old, when kinds are added
+and removed, and when the API server dies."""
 
 from __future__ import annotations
 

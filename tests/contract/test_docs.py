@@ -21,7 +21,7 @@ from tests.documents import REPOSITORY, SHELL, blocks
 pytestmark = pytest.mark.cluster
 COMMAND = str(Path(sys.executable).with_name("servingplan"))
 PLACEHOLDERS = {"NODE": "l40s-0", "YOUR_TOKEN": "hf_example"}
-ROUTING = REPOSITORY / "tests/golden/render/routing.json"
+ROUTING = REPOSITORY / "tests/golden/routing/routing.json"
 PROBLEM = 3
 """The exit code of ``servingplan doctor`` where it found something, as it does in a cluster without GPUs of a cloud."""
 OURS = [b for b in blocks() if b.language == SHELL and b.mark == ("run", f"tests/contract/{Path(__file__).name}")]
@@ -138,3 +138,37 @@ def test_a_command_does_what_it_says(shell, block):
         done = shell(command)
         allowed = (0, PROBLEM) if command.startswith("servingplan doctor") else (0,)
         assert done.returncode in allowed, f"{block}: {command}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.usefixtures("installed")
+def test_records_come_back_with_a_plan_that_was_lost(cluster, shell):
+    """After the blocks above, the last of which remove the definition of plans and with it the plan."""
+    backup, restore = (block for block in OURS if "chat-records.yaml" in block.text)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
+    wait_until_established(cluster.kubectl, "llmservingplans.servingplan.dev")
+    plan = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
+    cluster.apply(plan)
+    lost = cluster.kubectl("get", "lsp", "chat", "-n", "llm", "-o", "jsonpath={.metadata.uid}")
+    for name in ("chat-plan", "chat-routing"):
+        shell(f"kubectl delete configmap {name} -n llm")
+        cluster.apply(_owned_by(lost, name))
+    for command in backup.commands:
+        assert shell(command).returncode == 0
+    for what in ("lsp/chat", "configmap/chat-plan", "configmap/chat-routing"):
+        cluster.kubectl("delete", what, "-n", "llm", "--ignore-not-found")  # a collector may have been faster
+    for command in restore.commands:
+        done = shell(command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    found = {
+        name: json.loads(cluster.kubectl("get", name, "-n", "llm", "-o", "json"))
+        for name in ("lsp/chat", "cm/chat-plan")
+    }
+    (owner,) = found["cm/chat-plan"]["metadata"]["ownerReferences"]
+    assert owner["uid"] == found["lsp/chat"]["metadata"]["uid"] != lost
+    assert found["cm/chat-plan"]["data"] == {"key": "chat-plan"}
+
+
+def _owned_by(uid, name):
+    owner = {"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", "name": "chat", "uid": uid}
+    metadata = {"name": name, "namespace": "llm", "ownerReferences": [{**owner, "controller": True}]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"key": name}}

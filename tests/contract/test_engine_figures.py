@@ -33,7 +33,9 @@ def running(tmp_path, monkeypatch):
 def read(server, *, namespace_label="namespace", models=(MODEL,)):
     text = figures.query(models, namespace="llm", namespace_label=namespace_label)
     (moment,) = (float(row["value"][0]) for row in server.rows("vector(1)"))
-    return figures.read(ask(Source(server.url), Query(text), moment, reach=0))
+    found = figures.read(ask(Source(server.url), Query(text), moment, reach=0))
+    counts = figures.query_counts(models, namespace="llm", namespace_label=namespace_label)
+    return figures.with_counts(found, ask(Source(server.url), Query(counts), moment, reach=0))
 
 
 def test_the_figures_of_an_engine_are_read_by_pod_and_only_in_the_plans_namespace(running):
@@ -53,4 +55,15 @@ def test_the_figures_of_an_engine_are_read_by_pod_and_only_in_the_plans_namespac
     assert seen.tpot_seconds == pytest.approx(engine.engine.tally.per_output_token.mean, rel=1e-3)
     assert seen.gap_seconds == pytest.approx(engine.engine.tally.inter_token.mean, rel=1e-3)
     assert (seen.running, seen.least_waiting) == (0, 0)
+    for counts, tally in (
+        (seen.ttft, engine.engine.tally.first_token),
+        (seen.tpot, engine.engine.tally.per_output_token),
+        (seen.prompts, engine.engine.tally.request_prompt),
+    ):
+        assert counts is not None
+        assert counts.bounds == tally.bounds
+        assert counts.total == pytest.approx(seen.requests)
+        where = next(index for index, bound in enumerate(counts.bounds) if bound >= tally.mean)
+        assert counts.counts[where] == pytest.approx(counts.total)
+        assert where == 0 or counts.counts[where - 1] == 0
     assert read(server, models=["another-model"]) == ()

@@ -14,7 +14,7 @@ import yaml
 from e2e.support.gateway import ENVOY, Gateway, Replicas, ask_all, request
 from servingplan.demand import signals
 from servingplan.model.names import arrivals_prefix
-from servingplan.render import envoy
+from servingplan.routing import envoy
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "llm"

@@ -12,7 +12,7 @@ import pytest
 from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, request
 from e2e.support.waiting import wait_for
 from localcluster.ports import free_port, free_ports
-from servingplan.render import envoy
+from servingplan.routing import envoy
 
 pytestmark = pytest.mark.cluster
 SERVICES = ("one", "two", "dead")

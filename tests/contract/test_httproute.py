@@ -32,14 +32,14 @@ from localcluster.ports import free_port
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.decide.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
-from servingplan.render.httproute import MOST_RULES, http_routes
-from servingplan.rollout.routes import PENDING, complaints
+from servingplan.routing.httproute import MOST_RULES, http_routes
+from servingplan.routing.publishing import http_route_actions
+from servingplan.routing.route_reports import PENDING, complaints
 
 # An Envoy Gateway that another process runs is waited for.
 pytestmark = pytest.mark.cluster
@@ -51,7 +51,7 @@ REQUESTS = 2000
 FLIPS = 50
 EDITS = 40
 GUESTS = 24
-"""Classes that come and go: more than one HTTPRoute holds."""
+"""Classes that are added and removed: more than one HTTPRoute holds."""
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
 ANSWER_SECONDS = 120.0
@@ -416,7 +416,7 @@ def test_no_request_is_lost_over_twenty_changes_of_weights(stage):
 
 
 def test_no_request_is_lost_or_led_astray_while_classes_come_go_and_change_places(stage):
-    """Classes that stay keep to their Services; one that comes and goes is the default one's in between."""
+    """Classes that stay keep their Services. A class that is removed and added again goes to the default class in between."""
     stay = [entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000}), entry("code", {"chat-b": 10000})]
     guest, other = entry("guest", {"chat-b": 10000}), entry("other", {"chat-b": 10000})
     long_in, chat, code = stay

@@ -12,10 +12,10 @@ from servingplan.api.crd import custom_resource_definition
 from servingplan.api.reasons import CONDITIONS, REASONS, needs_a_person
 from servingplan.decide.retirement import Retirement
 from servingplan.model.decision import Decision
+from servingplan.model.row import Row
 from servingplan.model.world import PlanObject
 from servingplan.status.conditions import COUNT_IN_READY, with_ready
 from servingplan.status.exceptional import retiring, turn_failed
-from servingplan.status.row import Row
 from tests.simulated.plans import operator, plan, sized
 
 pytestmark = pytest.mark.cluster

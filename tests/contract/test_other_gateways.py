@@ -19,11 +19,11 @@ from e2e.support.gateway import Replicas, ask_all, request
 from e2e.support.waiting import wait_for
 from localcluster import debian
 from localcluster.ports import free_port
-from servingplan.render.haproxy import haproxy_file
-from servingplan.render.nginx import nginx_file
+from servingplan.routing.haproxy import haproxy_file
+from servingplan.routing.nginx import nginx_file
 
 pytestmark = pytest.mark.cluster
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "render"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "routing"
 PACKAGES = ("nginx", "haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
 UNPACKED = debian.folder_of("gateways-debian") / "usr"
 LLAMA = "meta-llama/Llama-3.1-70B"

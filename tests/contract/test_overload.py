@@ -19,7 +19,7 @@ from servingplan.emulate.arguments import shape
 from servingplan.emulate.launch import Emulation, Options
 from servingplan.emulate.pacer import Clock
 from servingplan.planning.situation import Situation
-from servingplan.render.routing import routing_document
+from servingplan.routing.document import routing_document
 
 TOP, LOW = "llama-3.1-8b", "qwen3-8b"
 SECONDS = 15

@@ -14,7 +14,7 @@ import pytest
 from localcluster import binaries
 from localcluster.control_plane import ControlPlane, wait_until_established
 from servingplan.api.parse import parse_spec
-from servingplan.apply.writer import Writer
+from servingplan.apply.writer import DELETE_MACHINE, Writer
 from servingplan.errors import Conflict
 from servingplan.kube import PLANS, Kube, Resource
 from servingplan.model import names
@@ -83,7 +83,8 @@ def kube():
     with ControlPlane() as up, kubernetes.config.new_client_from_config(str(up.kubeconfig)) as client:
         api = Kube(client)
         crds = binaries.module_folder("cluster-api", "sigs.k8s.io/cluster-api") / "core/config/crd/bases"
-        theirs = [crds / f"cluster.x-k8s.io_{item['kind'].lower()}s.yaml" for item in CLUSTER_API]
+        kinds = [*(item["kind"] for item in CLUSTER_API), "Machine"]
+        theirs = [crds / f"cluster.x-k8s.io_{kind.lower()}s.yaml" for kind in kinds]
         up.install_crds([PLAN_DEFINITION, *theirs])
         up.kubectl("create", "namespace", "llm")
         for item, touched, scalable in OURS:
@@ -193,3 +194,37 @@ def test_an_autoscaler_that_takes_a_pool_meanwhile_keeps_it(kube):
     (refused,) = pool.write(ResizePool(pool="p", before=1, nodes=2, why="w"), world).refused
     assert "the cluster autoscaler of AKS" in refused.message
     assert pool.live()["spec"]["count"] == 1
+
+
+def test_the_machines_of_nodes_that_go_are_marked_and_those_of_others_and_of_other_objects_are_not(kube):
+    pool = Pool(kube, named(MACHINE_DEPLOYMENT, "shrinking"))
+    world = pool.world()
+    (seen,) = world.pools
+    machines = kube.discover(MACHINE_DEPLOYMENT["apiVersion"], "Machine")
+    template = MACHINE_DEPLOYMENT["spec"]["template"]["spec"]
+    marks = {"goes": None, "stays": names.POOL_MANAGER, "by-hand": "somebody's", "of-another": None}
+    for name, mark in marks.items():
+        owner = "another" if name == "of-another" else "shrinking"
+        metadata = {
+            "name": name,
+            "namespace": "llm",
+            "labels": {"cluster.x-k8s.io/deployment-name": owner},
+            "annotations": {} if mark is None else {DELETE_MACHINE: mark},
+        }
+        machine = {"apiVersion": machines.api_version, "kind": "Machine", "metadata": metadata, "spec": template}
+        kube.create(machines, machine, namespace="llm")
+    resize = ResizePool(
+        pool="p",
+        before=seen.wanted,
+        nodes=seen.wanted - 1,
+        machines=("llm/goes", "llm/gone", "llm/of-another"),
+        spared=("llm/by-hand", "llm/stays"),
+        why="w",
+    )
+    assert pool.write(resize, world).refused == ()
+    assert pool.live()["spec"]["replicas"] == seen.wanted - 1
+    found = {
+        name: (kube.get(machines, name, namespace="llm")["metadata"].get("annotations") or {}).get(DELETE_MACHINE)
+        for name in marks
+    }
+    assert found == {"goes": names.POOL_MANAGER, "stays": None, "by-hand": "somebody's", "of-another": None}

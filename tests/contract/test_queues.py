@@ -1,7 +1,7 @@
 """A plan that names a queue of Kueue's keeps to its quota, against a real API server.
 
-Kueue's own controller does not run here: the definitions are small ones of ours with the fields that are read, and the test
-writes what Kueue would.
+Kueue's own controller does not run here, but in ``e2e/test_queue_of_kueue.py``: the definitions are small ones of ours with the
+fields that are read, and the test writes what Kueue would.
 """
 
 import asyncio

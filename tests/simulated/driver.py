@@ -10,14 +10,13 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from servingplan.answering import Beside
 from servingplan.api.v1alpha1 import KIND
 from servingplan.errors import ApiError
-from servingplan.explaining import Explainer
 from servingplan.metrics.exporter import PlanMetrics
 from servingplan.model import names
 from servingplan.model.decision import Decision
@@ -25,14 +24,16 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.question import Question, canonical_json
 from servingplan.model.times import seconds_between
 from servingplan.model.world import Observation
-from servingplan.observe.state import ClusterState, Overlaid
+from servingplan.observe.state import ClusterState
+from servingplan.planning.pools import FOREVER
 from servingplan.planning.situation import Situation
-from servingplan.reconcile import TurnReport, Turns
+from servingplan.reconcile import TurnReport
+from servingplan.rehearse.api import SimulatedApi
+from servingplan.rehearse.api_server import Key
+from servingplan.rehearse.cluster import WORKLOADS, SimulatedCluster, SimulatedPod
+from servingplan.rehearse.objects import NAMESPACE, PLAN, PLAN_UID
+from servingplan.rehearse.operator import Operator
 from servingplan.solve import solve
-from tests.simulated.api import SimulatedApi
-from tests.simulated.api_server import Key
-from tests.simulated.cluster import NAMESPACE, PLAN, WORKLOADS, SimulatedCluster, SimulatedPod
-from tests.simulated.objects import PLAN_UID
 
 Json = dict[str, Any]
 MOST_TURNS_AT_ONCE = 40
@@ -47,27 +48,6 @@ def exact(question: Question, spec: Any, at_most_seconds: float | None = None, *
     if key not in _ANSWERS:
         _ANSWERS[key] = solve(question, method="exact", deadline_seconds=30)
     return _ANSWERS[key]
-
-
-class _Unexplained(Explainer):
-    """Explanations are found in threads, and change nothing that is decided."""
-
-    def begin(self, situation: Situation, decision: Decision) -> bool:
-        return False
-
-
-async def _at_once[**P, T](call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``servingplan.reconcile.Elsewhere`` without a thread."""
-    return call(*args, **kwargs)
-
-
-def ended[T](work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("the turn waits for something outside the simulated cluster")
 
 
 class Died(BaseException):
@@ -113,43 +93,6 @@ class OwnWrites:
         assert unread or not self._deleted & held.keys(), "what we deleted is held"
 
 
-class Operator:
-    """One process of the operator: it remembers nothing but what its informers hold."""
-
-    def __init__(
-        self,
-        cluster: SimulatedCluster,
-        solve: Callable[..., Any],
-        *,
-        saw: Callable[[Observation], None],
-        beside: Beside | None,
-        metrics: PlanMetrics | None = None,
-    ) -> None:
-        self.state = ClusterState(cluster.api, clock=cluster.seconds)
-        api = Overlaid(cluster.api, self.state)
-        self._reader = cluster.reader(api, self.state)
-        self._saw = saw
-        self.turns = Turns(
-            api=api,
-            reader=self,
-            solve=solve,
-            namespace=NAMESPACE,
-            name=PLAN,
-            metrics=metrics,
-            explainer=_Unexplained(),
-            elsewhere=_at_once,
-            beside=beside,
-            clock=lambda: cluster.time,
-        )
-
-    def observe(self, namespace: str, name: str) -> Observation | None:
-        """The same as ``Reader.observe``, and somebody looks on."""
-        world = self._reader.observe(namespace, name)
-        if world is not None:
-            self._saw(world)
-        return world
-
-
 class Driver:
     """An operator at work in a simulated cluster. A new one remembers nothing but what is in the cluster."""
 
@@ -190,7 +133,7 @@ class Driver:
 
     def turn(self) -> int:
         """One turn; how many writes it made or tried."""
-        return self._take(self.operator.turns.take())
+        return self._take(lambda: self.operator.turn())
 
     def attempt(self) -> None:
         """One turn, which may fail as ``loop.Loop`` lets it fail; an operator that dies is followed by another one."""
@@ -205,14 +148,12 @@ class Driver:
 
     def retire(self) -> bool:
         """One step of the retirement; whether it is over."""
-        self._take(self.operator.turns.retire(PLAN_UID))
+        self._take(lambda: self.operator.retire(PLAN_UID))
         return self.gone
 
-    def _take(self, turn: Coroutine[Any, Any, TurnReport]) -> int:
+    def _take(self, turn: Callable[[], TurnReport]) -> int:
         before = self.writes
-        with self.cluster.api.one_moment():
-            self.operator.state.step()
-        report = ended(turn)
+        report = turn()
         self.gone = report.gone
         if report.decision is not None:
             self.decision = report.decision
@@ -273,6 +214,10 @@ class Driver:
             for item in self.decision.failed_shapes.values()
             if item.until
         ]
+        for pool in self.cluster.status.get("nodePools") or ():
+            cap = pool.get("learnedCap") or {}
+            if cap.get("reason") in ("NotReservedYet", "Reserved") and cap["until"] != FOREVER:
+                ends.append(seconds_between(self.cluster.time, cap["until"]))
         # One that is over and has no room in the budget to be tried again stays as it is.
         to_come = (seconds for seconds in ends if seconds > 0)
         return (self.decision.wake_in_seconds or math.inf) < min(to_come, default=math.inf)
@@ -318,13 +263,14 @@ class Driver:
         except AssertionError as error:
             raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
 
-    def _note(self, world: Observation) -> None:
+    def _note(self, world: Observation) -> Observation:
         """What the operator sees, and the spec in force by that: the last good one while the present one is wrong."""
         self.world = world
         self._own_writes.check(self.operator.state, world)
         spec = Situation(world).acting
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
+        return world
 
     @property
     def budget(self) -> float:

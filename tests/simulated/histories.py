@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from servingplan.errors import ApiError, api_error
-from tests.simulated.api_server import LOST, Key
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.api_server import LOST, Key
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
 

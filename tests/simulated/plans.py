@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulated.cluster import SimulatedCluster
+from servingplan.rehearse.cluster import SimulatedCluster
 from tests.simulated.driver import Driver, exact
 
 Json = dict[str, Any]

@@ -104,6 +104,16 @@ def test_the_version_is_printed():
     assert (done.exit_code, done.stdout) == (0, f"servingplan {version('servingplan')}\n")
 
 
+def test_an_operator_that_is_started_by_hand_takes_the_lease_too(monkeypatch):
+    """Else it and the operator of the chart would act on the same plans."""
+    seen = []
+    monkeypatch.setattr(Kube, "connect", classmethod(lambda cls, **_: None))
+    monkeypatch.setattr("servingplan.handlers.plan.run", lambda settings, turns_of: seen.append(settings))
+    assert run("run", "--namespaces", "llm").exit_code == 0
+    assert run("run", "--lease-namespace", "").exit_code == 0
+    assert [settings.lease_namespace for settings in seen] == ["kube-system", ""]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
@@ -160,7 +170,7 @@ def test_a_context_that_no_number_of_nodes_gives_is_not_sought_over_nodes(tmp_pa
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    routing = REPOSITORY / "tests/golden/render/routing.json"
+    routing = REPOSITORY / "tests/golden/routing/routing.json"
     told = run("gateway-files", routing, "--gateway", "nginx", "--directory", tmp_path / "none")
     assert told.exit_code == 2
     assert "cannot be written to" in told.stderr

@@ -268,7 +268,7 @@ def test_a_provider_that_is_stuck_holds_a_plan_no_longer_than_its_time_and_what_
     cluster.deleting_since = cluster.time
     step = retired(driver)
     assert step.late
-    assert "replicas of" in step.left[0]
+    assert "1 replica of" in step.left[0]
     posted = retirement_events(cluster.observe(), step, Outcome())
     assert [(event.reason, event.about) for event in posted] == [("LeftBehind", "namespace")]
     assert cluster.pools["l40s"].claimed_by is None
@@ -283,7 +283,9 @@ def test_a_retirement_is_told_from_its_first_step():
     status = PlanStatus.model_validate(retiring(world.plan, step, world.now))
     ready = next(item for item in status.conditions if item.type == "Ready")
     assert (ready.status, ready.reason, status.retirement.since) == ("False", "Retiring", world.now)
-    assert "replicas of" in ready.message
+    assert (
+        "left: 1 replica of chat-llama-3-1-8b-23d830, 1 node asked of NodePool l40s, which goes to 0;" in ready.message
+    )
     assert status.plan_hash == world.plan.status["planHash"]
     assert [event.reason for event in retirement_events(world, step, Outcome())] == ["Retiring"]
 
@@ -400,7 +402,7 @@ def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
 
 
 def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
-    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", 500)
+    monkeypatch.setattr("servingplan.routing.publishing.LARGEST_BYTES", 500)
     driver = operator(plan())
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 0
@@ -431,6 +433,30 @@ def test_what_runs_stays_as_it_is_when_an_edit_asks_for_what_is_not_allowed():
     decision = decided(with_access(driver.cluster.observe()))
     assert decision.fleet is not None
     assert decision.actions == ()
+
+
+@pytest.mark.parametrize(
+    "asking", [{"priorityClassName": "system-node-critical"}, {"podTemplate": {"spec": {"priorityClassName": "batch"}}}]
+)
+def test_a_priority_class_is_refused_unless_the_installation_names_it(asking):
+    world = operator(plan(model(engine=asking))).cluster.observe()
+    decision = decided(with_access(world, "priorityClassName=serving"))
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert finding.reason == "PodAccessNotAllowed"
+    assert decision.actions == ()
+    assert decided(with_access(world, "priorityClassName")).fleet is not None
+
+
+def test_to_spread_a_running_model_restarts_nothing_and_a_new_priority_class_replaces_it():
+    driver = operator(plan())
+    driver.settle()
+    running = {pod.uid for pod in driver.cluster.observe().pods}
+    driver.cluster.edit(plan(model(topologySpread={"topologyKey": "topology.kubernetes.io/zone"})))
+    driver.settle()
+    assert {pod.uid for pod in driver.cluster.observe().pods} == running
+    driver.cluster.edit(plan(model(engine={"priorityClassName": "serving"})))
+    driver.settle()
+    assert running.isdisjoint(pod.uid for pod in driver.cluster.observe().pods)
 
 
 def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():

@@ -99,13 +99,11 @@ def test_the_test_that_a_block_names_does_what_the_block_says(block):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder as the pages assume it: the examples, a log of requests, and the files that the pages show."""
+    """A folder as the pages assume it: the examples, and the files that the pages show."""
     there = tmp_path_factory.mktemp("docs")
     shutil.copytree(REPOSITORY / "examples", there / "examples")
     for name in ("chat.yaml", "plan.yaml"):
         shutil.copy(REPOSITORY / "examples" / "chat.yaml", there / name)
-    rows = [f"{second / 4:.2f},{496 if second % 3 else 2455},{253 if second % 2 else 18}" for second in range(400)]
-    (there / "requests.csv").write_text("timestamp,input_tokens,output_tokens\n" + "\n".join(rows) + "\n")
     shutil.copy(REPOSITORY / "tests/unit/profile_command/results/vllm.json", there / "results.json")
     for block in BLOCKS:
         if block.mark is not None and block.mark[0] == "file":

@@ -96,6 +96,12 @@ def test_nobody_is_left_alone_for_longer_than_some_minutes(asked):
     assert caught.value.retry_after_seconds == kube.LONGEST_RETRY_AFTER_SECONDS
 
 
+def test_a_server_that_does_not_answer_is_told_in_words():
+    assert str(ApiError(0, "Unreachable", "GET /apis: refused")) == "the API server does not answer: GET /apis: refused"
+    assert str(ApiError(0, "NotLeading", "no lease")) == "NotLeading: no lease"
+    assert str(ApiError(403, "Forbidden", "no")) == "403 Forbidden: no"
+
+
 def test_an_answer_that_is_no_json_is_an_api_error(slept):
     """As that of a proxy which answers in the API server's place."""
     pool = Pool(200)

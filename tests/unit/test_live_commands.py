@@ -9,7 +9,7 @@ import typer.testing
 import yaml
 
 from servingplan.cli import app
-from servingplan.errors import ApiError, InputError
+from servingplan.errors import ApiError, InputError, NotFound
 from servingplan.kube import Kube
 from servingplan.observe.cluster import Reader
 from tests.simulated.plans import model, operator, plan, sized
@@ -152,7 +152,7 @@ def test_approve_waits_for_the_operator_to_look_at_the_last_edit(waiting):
     waiting.cluster.edit(plan(model(rate="40"), mode="Approve"))
     done = run("approve", "chat")
     assert done.exit_code == 2
-    assert "has not looked at the last edit" in done.stderr
+    assert "has not read the last edit" in done.stderr
 
 
 def test_approve_of_a_preview_is_refused(live):
@@ -189,10 +189,22 @@ def test_status_names_the_plan_that_waits_and_how_to_approve_it(waiting):
 
 def test_status_of_a_plan_that_nobody_has_looked_at_says_so(live):
     driver = live()
-    driver.cluster.status = {}
-    assert run("status", "chat").stdout == "the operator has not looked at this plan yet\n"
+    for nothing in ({}, {"observedGeneration": -1}):  # the latter is what the API server fills in
+        driver.cluster.status = nothing
+        assert run("status", "chat").stdout == (
+            "no operator has read this plan yet; servingplan doctor -n llm says whether one manages its namespace\n"
+        )
     assert run("top", "chat", "--once").exit_code == 0
     assert run("history", "chat").stdout == "no plan was taken into force yet\n"
+
+
+def test_status_of_a_plan_whose_deletion_waits_for_an_operator_says_what_to_do(live):
+    driver = live()
+    driver.cluster.deleting_since = driver.cluster.time
+    told = run("status", "chat").stdout
+    assert "waits for its operator" in told
+    assert "where no operator runs: servingplan uninstall -n llm does its work" in told
+    assert "last edit" not in told
 
 
 def test_top_once_has_rates_dollars_and_what_is_in_time(live):
@@ -280,6 +292,7 @@ def test_explain_names_the_pages_of_what_is_amiss(live, tmp_path):
 
 def test_plan_prints_the_steps(tmp_path):
     done = typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan())])
+    assert "Steps from a cluster where nothing of the plan runs" in done.stdout
     assert "1. l40s grows from 0 to 2 nodes: then 4.00 $/h" in done.stdout
     data = json.loads(typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan()), "-o", "json"]).stdout)
     assert [step["dollars_per_hour"] for step in data["transition"]["steps"]] == [4.0, 4.0]
@@ -316,6 +329,21 @@ def test_diff_of_a_plan_that_is_not_there_is_told_in_one_line(live, tmp_path):
     done = run("diff", edited(tmp_path, plan(), name="none"), "--live", "none")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == "error: there is no plan none in namespace llm; list them with kubectl get lsp -A\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_cluster_without_the_definition_of_plans_is_told_in_one_line(live, command, monkeypatch):
+    driver = live()
+
+    def unknown(api_version, kind):
+        raise NotFound(404, "NotFound", f"no {kind} in {api_version}")
+
+    monkeypatch.setattr(driver.cluster.api, "discover", unknown)
+    done = run(*command)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: the cluster does not know the kind LLMServingPlan; install the chart, or its CRD: docs/install.md\n"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,8 +13,8 @@ from tests.simulated.plans import plan as live_plan
 from tests.unit.replay.test_run import MANIFEST
 
 LINES = """
-{"at": 50, "event": "Slow", "pool": "l40s"}
 {"at": 20, "event": "NodeLost", "pool": "l40s", "seconds": 20}
+{"at": 50, "event": "Slow", "pool": "l40s"}
 """
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
@@ -198,6 +198,19 @@ def test_the_table_tells_who_was_cut_as_not_served_rather_than_turned_away(plan,
         ),
         ("- {at: 1, event: NodeLost, pool: l40s, colour: red}", "event 1: colour"),
         ("- 5", "event 1: event: 5"),
+        (
+            "- {at: 9, event: Slow, pool: l40s}\n\n- at: 8.5\n  event: NodeLost\n  pool: l40s\n",
+            "events.yaml line 3, event 2: at: 8.5: is before the event above it, at 9; sort them by time",
+        ),
+        (
+            "# the second one\n- {at: 1, event: Refused, pool: l40s}\n- {at: 2, event: Sold, pool: l40s}",
+            "line 3, event 2",
+        ),
+        ("- {at: 1, event: Slow, pool: l40s, at: 2}", "at: is given twice"),
+        (
+            '{"at": 1, "event": "Slow", "pool": "l40s"}\n\n{"at": 2, "event": "Slow", "pool": "x"}',
+            "line 3, event 2: pool: 'x': is none",
+        ),
     ],
 )
 def test_an_event_that_makes_no_sense_is_refused_by_number_and_field(plan, tmp_path, text, said):
@@ -208,9 +221,42 @@ def test_an_event_that_makes_no_sense_is_refused_by_number_and_field(plan, tmp_p
     assert said in str(result.exception)
 
 
+def test_the_operator_stands_beside_the_plan_and_answers_to_events(plan, tmp_path):
+    path = tmp_path / "events.yaml"
+    path.write_text("- {at: 20, event: Refused, pool: l40s, seconds: 60}\n- {at: 30, event: NodeLost, pool: l40s}\n")
+    arguments = (
+        plan,
+        "--generate",
+        "200",
+        "--events",
+        path,
+        "--operator",
+        "--node-seconds",
+        "40",
+        "--engine-seconds",
+        "20",
+    )
+    result = run(*arguments, "-o", "json")
+    assert result.exit_code == 0, result.output
+    fixed, operated = json.loads(result.stdout)["fleets"]
+    assert (fixed["name"], operated["name"]) == ("plan", "operator")
+    assert fixed["arrived"] == operated["arrived"]
+    assert "course" not in fixed
+    course = operated["course"]
+    assert [phase["phase"] for phase in course["phases"]][:2] == ["before", "during"]
+    assert course["budget_dollars_per_hour"] == 20
+    assert course["spend"][0] == {"at": 0.0, "dollars_per_hour": fixed["dollars_per_hour"]}
+    table = run(*arguments).stdout
+    assert "The operator: before, during and after each event" in table
+    assert all(step["what"].split(":")[0] in table for step in course["steps"])
+    assert f"paid $/h: {course['spend'][0]['dollars_per_hour']:.2f} from 0 s" in table
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--trace", "-", "--operator"), "--operator: standard input can be read once"),
+        (("--generate", "5", "--operator", "--world", "w.json"), "--operator: begins with the plan's own pools"),
         ((), "give either --trace FILE or --generate SECONDS"),
         (("--trace", "x", "--generate", "5"), "give either --trace FILE or --generate SECONDS"),
         (("--trace", "-", "--against", "melange"), "standard input can be read once"),

@@ -279,6 +279,27 @@ def test_a_replay_stands_beside_what_was_predicted_and_brings_its_own_plan(tmp_p
     assert json.loads(page.content)["replay"]["trace"]["other_models"] == {HOSTILE: 200}
 
 
+def test_the_steps_of_the_operator_on_a_trace_are_shown(tmp_path):
+    events, result, html = (tmp_path / name for name in ("events.yaml", "r.json", "page.html"))
+    events.write_text("- {at: 20.5, event: NodeLost, pool: l40s}\n")
+    how = ("--generate", "200", "--events", events, "--operator", "--node-seconds", "40", "--engine-seconds", "20")
+    result.write_text(run("replay", small(tmp_path), *how, "-o", "json").stdout)
+    done = run("report", "--replay", result, "--budget", "4:8:2", "-o", html)
+    assert done.exit_code == 0, done.output
+    page, (_, operated) = Page(html.read_text()), json.loads(result.read_text())["fleets"]
+    course = operated["course"]
+    assert len(course["steps"]) > 3
+    assert page.tables["steps"][1:] == [[f"{item['at']:g}", item["what"]] for item in course["steps"]]
+    assert page.tables["spend"][1:] == [
+        [f"{item['at']:g}", f"{item['dollars_per_hour']:.2f}"] for item in course["spend"]
+    ]
+    found = [(phase["phase"], item) for phase in course["phases"] for item in phase["classes"]]
+    assert [name for name, _ in found] == ["before"] * 2 + ["during"] * 2 + ["after"] * 2
+    for row, (name, item) in zip(page.tables["phases"][1:], found, strict=True):
+        assert (row[0], row[4], row[5]) == (name, item["class"], str(item["arrived"]))
+        assert row[7:] == [str(item[field]) for field in ("status_429", "status_503", "cut")]
+
+
 def test_every_name_reaches_the_page_as_text(content):
     """Whatever the plan's own checks let through: all texts of the content are markup here."""
 

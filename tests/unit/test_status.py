@@ -12,13 +12,13 @@ from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
+from servingplan.model.row import Row
 from servingplan.model.world import Failure
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.conditions import COUNT_IN_READY, with_ready
 from servingplan.status.events import events
 from servingplan.status.exceptional import turn_failed
-from servingplan.status.row import Row
 from servingplan.status.summary import shortened
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized

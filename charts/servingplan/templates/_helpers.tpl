@@ -49,9 +49,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
+{{/* The namespaces whose plans are managed, as a JSON list: without a list, the release's own. */}}
+{{- define "servingplan.namespaces" -}}
+{{- .Values.namespaces | default (list .Release.Namespace) | toJson -}}
+{{- end -}}
+
 {{/* Whether the plans of all namespaces are managed: something, or nothing. */}}
 {{- define "servingplan.everywhere" -}}
-{{- if has "*" .Values.namespaces }}yes{{ end -}}
+{{- if has "*" (include "servingplan.namespaces" . | fromJsonArray) }}yes{{ end -}}
 {{- end -}}
 
 {{/* What the operator writes in the namespaces of its plans, and reads in these alone. It deletes no ConfigMap, but where the
@@ -114,7 +119,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* The command that lets the plans of this release go. */}}
 {{- define "servingplan.uninstallCommand" -}}
-servingplan uninstall {{ if include "servingplan.everywhere" . }}--all{{ else }}-n {{ join " -n " .Values.namespaces }}{{ end -}}
+servingplan uninstall {{ if include "servingplan.everywhere" . }}--all{{ else }}-n {{ join " -n " (include "servingplan.namespaces" . | fromJsonArray) }}{{ end -}}
 {{- end -}}
 
 {{/* The guard's pod has a name of its own, so that nothing that selects the operator's finds it. */}}
@@ -132,7 +137,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - name: SERVINGPLAN_POOL_KINDS
   value: {{ $kinds := list }}{{ range .Values.poolKinds }}{{ $kinds = append $kinds (printf "%s.%s" .kind .group) }}{{ end }}{{ join "," $kinds | quote }}
 - name: SERVINGPLAN_NAMESPACES
-  value: {{ join "," (without .Values.namespaces "*") | quote }}
+  value: {{ join "," (without (include "servingplan.namespaces" . | fromJsonArray) "*") | quote }}
 - name: SERVINGPLAN_CATALOGUE_NAMESPACE
   value: {{ if .Values.catalogues.enabled }}{{ .Release.Namespace | quote }}{{ else }}""{{ end }}
 - name: SERVINGPLAN_NAMESPACE_BUDGETS

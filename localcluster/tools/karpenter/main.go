@@ -1,5 +1,6 @@
-// Karpenter with its KWOK provider, whose market can be sold out: the file MARKET_FILE names the instance types that
-// cannot be had at this moment, as a JSON list. It is read at every launch, so that a test changes it while this runs.
+// Karpenter with its KWOK provider, whose market follows the file MARKET_FILE: it names the instance types that cannot be
+// had at this moment, and those whose machines have yet to come. It is read at every launch, so that a test changes it while
+// this runs.
 package main
 
 import (
@@ -7,8 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	kwok "sigs.k8s.io/karpenter/kwok/cloudprovider"
 	v1 "sigs.k8s.io/karpenter/pkg/apis/v1"
@@ -20,37 +24,72 @@ import (
 	"sigs.k8s.io/karpenter/pkg/operator"
 )
 
-// soldOut refuses to launch what the file names, as a cloud without stock does.
-type soldOut struct {
-	cloudprovider.CloudProvider
-	file string
+// market is the content of the file. An entry is an instance type, or TYPE/CAPACITY-TYPE for one way to rent it.
+type market struct {
+	SoldOut []string `json:"soldOut"`
+	Held    []string `json:"held"`
 }
 
-func (s *soldOut) Create(ctx context.Context, claim *v1.NodeClaim) (*v1.NodeClaim, error) {
-	missing := map[string]bool{}
-	for _, name := range s.read() {
-		missing[name] = true
+// seller launches what its market has.
+type seller struct {
+	cloudprovider.CloudProvider
+	client client.Client
+	file   string
+}
+
+func (s *seller) Create(ctx context.Context, claim *v1.NodeClaim) (*v1.NodeClaim, error) {
+	for allNamed(s.read().Held, claim) {
+		// A claim that is given back meanwhile gets no machine.
+		var now v1.NodeClaim
+		if err := s.client.Get(ctx, client.ObjectKeyFromObject(claim), &now); err != nil {
+			return nil, err
+		}
+		if !now.DeletionTimestamp.IsZero() {
+			return nil, fmt.Errorf("%s was given back before its machine came", claim.Name)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	for _, requirement := range claim.Spec.Requirements {
-		if requirement.Key != corev1.LabelInstanceTypeStable {
-			continue
-		}
-		for _, name := range requirement.Values {
-			if !missing[name] {
-				return s.CloudProvider.Create(ctx, claim)
-			}
-		}
-		return nil, cloudprovider.NewInsufficientCapacityError(fmt.Errorf("no capacity for %v", requirement.Values))
+	if allNamed(s.read().SoldOut, claim) {
+		return nil, cloudprovider.NewInsufficientCapacityError(fmt.Errorf("no capacity for %v", claim.Spec.Requirements))
 	}
 	return s.CloudProvider.Create(ctx, claim)
 }
 
-// read is empty where there is no file, or one that is being written.
-func (s *soldOut) read() (names []string) {
+// read is empty where there is no file.
+func (s *seller) read() (now market) {
 	if content, err := os.ReadFile(s.file); err == nil {
-		_ = json.Unmarshal(content, &names)
+		_ = json.Unmarshal(content, &now)
 	}
-	return names
+	return now
+}
+
+// allNamed tells whether entries name all that would do for a claim.
+func allNamed(entries []string, claim *v1.NodeClaim) bool {
+	types, capacities := values(claim, corev1.LabelInstanceTypeStable), values(claim, v1.CapacityTypeLabelKey)
+	for _, name := range types {
+		if slices.Contains(entries, name) {
+			continue
+		}
+		for _, capacity := range capacities {
+			if !slices.Contains(entries, name+"/"+capacity) {
+				return false
+			}
+		}
+		if len(capacities) == 0 {
+			return false
+		}
+	}
+	return len(types) > 0
+}
+
+// values are those that a claim requires of a label.
+func values(claim *v1.NodeClaim, label string) (found []string) {
+	for _, requirement := range claim.Spec.Requirements {
+		if requirement.Key == label {
+			found = append(found, requirement.Values...)
+		}
+	}
+	return found
 }
 
 func main() {
@@ -60,8 +99,8 @@ func main() {
 		log.FromContext(ctx).Error(err, "the instance types cannot be read")
 		os.Exit(1)
 	}
-	seller := &soldOut{kwok.NewCloudProvider(ctx, op.GetClient(), types), os.Getenv("MARKET_FILE")}
-	measured := metrics.Decorate(seller)
+	provider := &seller{kwok.NewCloudProvider(ctx, op.GetClient(), types), op.GetClient(), os.Getenv("MARKET_FILE")}
+	measured := metrics.Decorate(provider)
 	sold := overlay.Decorate(measured, op.GetClient(), op.InstanceTypeStore)
 	cluster := state.NewCluster(op.Clock, op.GetClient(), sold)
 	op.WithControllers(ctx, controllers.NewControllers(

@@ -21,6 +21,7 @@ from servingplan.api.scalars import (
 from servingplan.api.wire import Rule, Wire, free_form, map_list, refuse_duplicates
 
 _VERSION_PATTERN = r"^v?[0-9]+(\.[0-9]+){1,2}([-.+]?[A-Za-z0-9]+)*$"
+_LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 DEFAULT_VARIANT = "bf16"
 """The name of the default variant, until the catalogue gives its precision."""
@@ -249,9 +250,12 @@ class Engine(Wire):
     security: Literal["Restricted"] | None = None
     """Restricted: the pods run as the user 2000, without privileges and without a service account's token, so that a namespace
     with the Pod Security Standard restricted admits them. Absent: as the image says."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods, with which the scheduler orders them and may evict others for them. The installation has to
+    allow it by name. It is not models[].priority, which orders the models of this plan. Absent: the cluster's default."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. Host access,
-    privileges, capabilities and service accounts need the installation's permission."""
+    privileges, capabilities, service accounts and priority classes need the installation's permission."""
 
     rules = (
         Rule(
@@ -266,6 +270,15 @@ class Engine(Wire):
             "lower maxNumSeqs",
         ),
     )
+
+
+class TopologySpread(Wire):
+    """How the replicas of a model are spread over the cluster."""
+
+    topology_key: Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY_PATTERN)]
+    """Label of nodes whose values tell places apart that may fail together, such as topology.kubernetes.io/zone. A new replica
+    goes to the place with the fewest replicas of its model, among nodes where the whole plan still fits. No replica is moved
+    for it, and no node is rented."""
 
 
 class Model(Wire):
@@ -284,6 +297,8 @@ class Model(Wire):
     spill: Annotated[bool, Field(strict=True)] = True
     """Whether a class spills over if all its planned replicas are away: to ready replicas of the model that are too slow for
     its limits, into their unused rate. false: it gets 503 until its replicas are back. Default true."""
+    topology_spread: TopologySpread | None = None
+    """How its replicas are spread over the nodes of their pools. Absent: they fill nodes."""
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists the known ones)."""
     published_config: Annotated[ModelConfig | None, Field(alias="modelConfig")] = None

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from servingplan.api.scalars import (
     DecimalString,
+    Duration,
+    Moment,
     Name,
     NamespaceName,
     ObjectName,
@@ -88,6 +90,28 @@ class Dra(Wire):
         return self
 
 
+class Reservation(Wire):
+    """Capacity that the provider keeps for this pool for a time, such as a capacity block."""
+
+    nodes: Annotated[int, Field(strict=True, ge=1, le=100_000)]
+    """Nodes that are reserved."""
+    start: Moment | None = None
+    """From when they can be had, such as 2026-12-01T08:00:00Z. Absent: now."""
+    end: Moment | None = None
+    """When the provider takes them back. Absent: never."""
+    notice: Duration = "15m"
+    """How long before the end replicas leave, so that their successors serve by then. Default 15m."""
+
+    rules = (
+        Rule(
+            "end",
+            "!has(self.start) || !has(self.end) || self.start < self.end",
+            lambda item: item.start is None or item.end is None or item.start < item.end,
+            "end is not after start: correct one of them",
+        ),
+    )
+
+
 class NodePool(Wire):
     """Nodes of one kind at one price."""
 
@@ -124,6 +148,8 @@ class NodePool(Wire):
     interruptions_per_node_hour: DecimalString = Decimal(0)
     """How often in an hour the provider takes a node away, as Spot nodes are. Each time its replicas are counted as away for a
     start-up and a boot of five minutes, so the plan counts on less of their rate. Default 0."""
+    reservation: Reservation | None = None
+    """The nodes can be had only as this reservation says. Absent: at any time."""
     zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
     """Zone of the nodes."""
     min_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0
@@ -161,6 +187,12 @@ class NodePool(Wire):
             "!has(self.dra) || !has(self.resourceName)",
             lambda pool: pool.dra is None or pool.resource_name is None,
             "dra and resourceName are two ways to ask for the GPUs: remove one",
+        ),
+        Rule(
+            "reservation",
+            "!has(self.reservation) || has(self.resize)",
+            lambda pool: pool.reservation is None or pool.resize is not None,
+            "reservation needs resize: fixed nodes are used while they are there",
         ),
     )
 

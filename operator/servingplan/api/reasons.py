@@ -148,6 +148,10 @@ REASONS: dict[str, Reason] = {
         "The plan has replicas over several nodes that cannot run here. It is only shown.",
         "The message says why: install the controller of LeaderWorkerSets, or use one GPU type.",
     ),
+    "NotReservedYet": Reason(
+        "The reservation of a pool has not begun. The plan does without it until then.",
+        "Wait, or give the plan another pool for the time before.",
+    ),
     "NotResizable": Reason(
         "The size of a pool's object cannot be set.",
         "The message says why: give it a whole number at its path, or make a static pool.",
@@ -167,7 +171,7 @@ REASONS: dict[str, Reason] = {
         "Wait until the plan has learned from it. If it does not, see FleetObserved, or whether the budget allows more.",
     ),
     "PodAccessNotAllowed": Reason(
-        "engine.podTemplate asks for host access, privileges or an account that the installation does not allow.",
+        "engine asks for host access, privileges, an account or a priority class that the installation does not allow.",
         "Remove it, or add it to the chart's podAccess.",
     ),
     "PoolMissing": Reason("A pool's object does not exist.", "Create it, or correct resize.name."),
@@ -201,6 +205,11 @@ REASONS: dict[str, Reason] = {
     ),
     "RefsNotResolved": Reason("A gateway does not find what an HTTPRoute refers to.", "Follow the gateway's message."),
     "ReplicaDraining": Reason("A replica gets no more requests and will be removed."),
+    "Reserved": Reason("A pool gives the nodes of its reservation, until it ends."),
+    "ReservationEnds": Reason(
+        "The reservation of a pool ends within its notice, or is over. Replicas leave it.",
+        "Renew the reservation and correct reservation.end, or give the plan another pool.",
+    ),
     "ReplicaFailure": Reason(
         "The API server refuses pods.", "Change the quota, the pod security or engine.podTemplate."
     ),

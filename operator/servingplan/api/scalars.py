@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 _DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 _DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+_MOMENT_PATTERN = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
 _NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _HOST_PATTERN = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _NAMESPACE_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -108,6 +110,26 @@ def seconds_of(duration: str) -> int:
         raise ValueError("must be a duration such as 90s, 10m or 1h")
     hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def _moment(value: str) -> str:
+    """Raises ``ValueError`` if it is no time in UTC."""
+    message = "must be a time as in RFC 3339, in UTC and whole seconds, with Z at its end"
+    if re.fullmatch(_MOMENT_PATTERN, value) is None:
+        raise ValueError(message)
+    try:
+        datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(message) from error
+    return value
+
+
+Moment = Annotated[
+    str,
+    AfterValidator(_moment),
+    WithJsonSchema({"type": "string", "maxLength": 20, "pattern": _MOMENT_PATTERN}),
+]
+"""A time, RFC 3339 in UTC and whole seconds. Later times are larger texts."""
 
 
 Duration = Annotated[

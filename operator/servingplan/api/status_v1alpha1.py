@@ -56,9 +56,10 @@ class CapStatus(StatusPart):
     since: str
     """When the cap was learned."""
     until: str
-    """When one more node is asked for, if a plan wants it."""
+    """When one more node is asked for, if a plan wants it, or when a reservation gives another number."""
     reason: str
-    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible."""
+    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible; of a reservation NotReservedYet, Reserved or
+    ReservationEnds."""
     message: str
     """What the provider said, or what was seen."""
 
@@ -85,7 +86,7 @@ class PoolStatus(StatusPart):
 
 
 class LatencyStatus(StatusPart):
-    """A mean latency, s."""
+    """A latency, s."""
 
     observed: str
     """Measured by the engines."""
@@ -104,12 +105,24 @@ class LearnedStatus(StatusPart):
     """Time to the first token; absent if it was not compared."""
     tpot_seconds: LatencyStatus | None = None
     """Time per further token; absent if it was not compared."""
+    percentile: str | None = None
+    """The percentile of requests whose latencies follow, the highest of the classes' limits; absent if none was compared."""
+    ttft_percentile_seconds: LatencyStatus | None = None
+    """That of the time to the first token."""
+    tpot_percentile_seconds: LatencyStatus | None = None
+    """That of the time per further token."""
     rate_factor: str
     """Factor on the highest rate of the profile."""
     ttft_factor: str
     """Factor on the time to the first token of the profile."""
     tpot_factor: str
     """Factor on the time per further token of the profile."""
+    ttft_tail_factor: str | None = None
+    """Additional factor on percentiles of the time to the first token; absent if nothing is known of them."""
+    tpot_tail_factor: str | None = None
+    """The same for the time per further token."""
+    percentiles_refused: str | None = None
+    """Why nothing was learned of percentiles although means were compared."""
     refused: str | None = None
     """Why nothing was learned from the last window."""
 

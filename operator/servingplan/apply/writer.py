@@ -50,6 +50,13 @@ _KINDS: dict[str, Resource] = {
     )
 }
 _DELETION_COST_LEAVING = "-1000"
+DELETE_MACHINE = "cluster.x-k8s.io/delete-machine"
+"""Cluster API deletes Machines with this annotation first when a size falls, whatever its value."""
+_MACHINE_OWNERS = {
+    "MachineDeployment": "cluster.x-k8s.io/deployment-name",
+    "MachineSet": "cluster.x-k8s.io/set-name",
+}
+"""The label of a Machine with the name of the object that sizes its pool, by kind."""
 
 Json = dict[str, Any]
 
@@ -111,7 +118,7 @@ class Writer:
             case ClaimPool():
                 self._patch_pool(action.pool, world, spec, claimed_by=action.claimed_by, nodes=None)
             case ResizePool():
-                self._patch_pool(action.pool, world, spec, claimed_by=plan.key, nodes=action.nodes)
+                self._patch_pool(action.pool, world, spec, claimed_by=plan.key, nodes=action.nodes, resize_by=action)
             case PlacePod():
                 self._place(plan, action, world.now)
             case DrainPod():
@@ -165,7 +172,14 @@ class Writer:
             raise NotFound(404, "NotFound", f"pod {name} was replaced by another pod: {error.message}") from error
 
     def _patch_pool(
-        self, pool: str, world: Observation, spec: PlanSpec | None, *, claimed_by: str, nodes: int | None
+        self,
+        pool: str,
+        world: Observation,
+        spec: PlanSpec | None,
+        *,
+        claimed_by: str,
+        nodes: int | None,
+        resize_by: ResizePool | None = None,
     ) -> None:
         resize = _resize_of(pool, spec)
         seen = world.pool(pool)
@@ -197,7 +211,34 @@ class Writer:
                 patch |= kind.patch(current, nodes)
             except ValueError as error:
                 raise Invalid(422, "Invalid", f"{resize.kind} {resize.name}: {error}") from error
+        if resize_by is not None and (resize_by.machines or resize_by.spared):
+            self._mark_machines(resize, namespace, resize_by)
         self._api.merge(resource, resize.name, patch, manager=names.POOL_MANAGER, namespace=namespace)
+
+    def _mark_machines(self, resize: Resize, namespace: str | None, action: ResizePool) -> None:
+        """Have the Machines of these nodes deleted first (kubernetes-sigs/cluster-api, api/core/v1beta2/common_types.go,
+        DeleteMachineAnnotation), and no others for our sake. A Machine that is not of the pool's object is left alone, and so
+        is a mark of somebody else."""
+        resource = self._api.discover(resize.api_version, "Machine")
+        for marked, machines in ((True, action.machines), (False, action.spared)):
+            for machine in machines:
+                where, _, name = machine.partition("/")
+                if where != namespace:
+                    continue
+                try:
+                    self._mark(resource, name, where, resize, marked=marked)
+                except NotFound:
+                    continue  # it is gone already
+
+    def _mark(self, resource: Resource, name: str, namespace: str, resize: Resize, *, marked: bool) -> None:
+        found = self._api.get(resource, name, namespace=namespace)["metadata"]
+        labels, mark = found.get("labels") or {}, (found.get("annotations") or {}).get(DELETE_MACHINE)
+        if labels.get(_MACHINE_OWNERS.get(resize.kind, "")) != resize.name:
+            return
+        if (marked and mark is None) or (not marked and mark == names.POOL_MANAGER):
+            change = {DELETE_MACHINE: names.POOL_MANAGER if marked else None}
+            patch = {"metadata": {"uid": found["uid"], "annotations": change}}
+            self._api.merge(resource, name, patch, manager=names.POOL_MANAGER, namespace=namespace)
 
 
 _RESTORED: Json = {

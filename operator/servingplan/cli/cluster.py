@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from servingplan.cli.files import fail
+from servingplan.cli.options import CatalogueNamespace, Namespace, NamespaceBudgets, Namespaces, PoolKinds
+from servingplan.model.names import words
 from servingplan.model.world import Observation
+
+if TYPE_CHECKING:
+    from servingplan.kube import Api
 
 
 def register(app: typer.Typer) -> None:
@@ -18,39 +23,25 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    namespaces: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces to watch, separated by commas. Empty: all.")
-    ] = "",
-    pool_kinds: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_POOL_KINDS",
-            help="Kinds of objects that plans may size, as Kind.group, separated by commas.",
-        ),
-    ] = "NodePool.karpenter.sh",
-    catalogue_namespace: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_CATALOGUE_NAMESPACE",
-            help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
-        ),
-    ] = "",
-    namespace_budgets: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_NAMESPACE_BUDGETS",
-            help="Dollars per hour that all plans of a namespace may spend together, as NAMESPACE=DOLLARS, by comma; * stands "
-            "for all others.",
-        ),
-    ] = "",
+    namespaces: Namespaces = "",
+    pool_kinds: PoolKinds = "NodePool.karpenter.sh",
+    catalogue_namespace: CatalogueNamespace = "",
+    namespace_budgets: NamespaceBudgets = "",
     pod_access: Annotated[
         str,
         typer.Option(
             envvar="SERVINGPLAN_POD_ACCESS",
-            help="What engine.podTemplate of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
+            help="What the engines of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
             "serviceAccountName=reader.",
         ),
     ] = "",
+    mark_machines: Annotated[
+        bool,
+        typer.Option(
+            envvar="SERVINGPLAN_MARK_MACHINES",
+            help="Mark the Machines of Cluster API whose nodes a pool is to give back, so that these go and no others.",
+        ),
+    ] = False,
     allowed_hosts: Annotated[
         str,
         typer.Option(
@@ -104,7 +95,7 @@ def run(
             envvar="SERVINGPLAN_LEASE_NAMESPACE",
             help="Namespace of the Leases that let one operator act at a time. Empty: no lease.",
         ),
-    ] = "",
+    ] = "kube-system",
     solver_processes: Annotated[
         int,
         typer.Option(
@@ -137,7 +128,6 @@ def run(
     from servingplan.answering import in_a_thread
     from servingplan.explaining import Explainer
     from servingplan.handlers.plan import run as run_operator
-    from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.budgets import has_budget, parse_budgets
@@ -170,15 +160,16 @@ def run(
 
         return make
 
-    if unknown := unknown_kinds(_words(pod_access)):
+    if unknown := unknown_kinds(words(pod_access)):
         fail(f"--pod-access: {', '.join(unknown)}: names nothing that can be allowed; write one of {', '.join(KINDS)}")
     budgets = parse_budgets(namespace_budgets)
     settings = Settings(
-        namespaces=tuple(_words(namespaces)),
-        pool_kinds=frozenset(_words(pool_kinds)),
+        namespaces=words(namespaces),
+        pool_kinds=frozenset(words(pool_kinds)),
         namespace_budgets=budgets,
-        pod_access=frozenset(_words(pod_access)),
-        allowed_hosts=frozenset(_words(allowed_hosts)),
+        pod_access=frozenset(words(pod_access)),
+        marks_machines=mark_machines,
+        allowed_hosts=frozenset(words(allowed_hosts)),
         prometheus=SharedPrometheus(
             url=prometheus_url,
             token_file=prometheus_token_file,
@@ -200,13 +191,9 @@ def run(
 
 def world(
     name: Annotated[str, typer.Argument(help="Name of the plan.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
-    catalogue_namespace: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
-    ] = "",
-    namespace_budgets: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="The operator's value. Empty: none.")
-    ] = "",
+    namespace: Namespace = "default",
+    catalogue_namespace: CatalogueNamespace = "",
+    namespace_budgets: NamespaceBudgets = "",
     pod_access: Annotated[
         str | None,
         typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="The operator's value. Without it, everything is allowed."),
@@ -248,7 +235,7 @@ def observed(
         pool_kinds=None,
         urls=urls,
         namespace_budgets=parse_budgets(namespace_budgets),
-        pod_access=None if pod_access is None else frozenset(_words(pod_access)),
+        pod_access=None if pod_access is None else frozenset(words(pod_access)),
         demand=demand,
     )
     try:
@@ -262,8 +249,20 @@ def observed(
     finally:
         reader.close()
     if seen is None:
-        fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
+        no_plan(api, namespace, name)
     return seen
+
+
+def no_plan(api: Api, namespace: str, name: str) -> NoReturn:
+    """End the command since there is no such plan, or no kind of it."""
+    from servingplan.errors import NotFound
+    from servingplan.kube import PLANS
+
+    try:
+        api.discover(PLANS.api_version, PLANS.kind)
+    except NotFound:
+        fail(f"the cluster does not know the kind {PLANS.kind}; install the chart, or its CRD: docs/install.md")
+    fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
 
 
 def _applied(found: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +274,3 @@ def _applied(found: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:
     labels = {**(metadata.get("labels") or {}), **(edited["metadata"].get("labels") or {})}
     changed = {**metadata, "generation": generation, "resourceVersion": version, "labels": labels}
     return {**found, "metadata": changed, "spec": spec}
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

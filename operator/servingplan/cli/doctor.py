@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from servingplan.doctor.facts import Finding
 
 REQUEST_SECONDS = 4.0
-"""The longest time of one request: whoever asks a cluster how it is wants to know soon that it does not answer."""
+"""The longest time of one request, so that a cluster that does not answer is reported soon."""
 PROBLEM_EXIT_CODE = 3
 
 

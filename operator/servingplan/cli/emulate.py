@@ -227,7 +227,7 @@ def emulate(
 
 
 def _work_for_a_leader(told: str) -> None:
-    """Until SIGTERM. The leader answers by the times of all workers, so there is nothing to do here."""
+    """Wait until SIGTERM. The leader answers by the times of all workers, so a worker has nothing to do."""
     import logging
     import signal
     import threading

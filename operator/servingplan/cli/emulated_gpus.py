@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def emulate_gpus(
-    count: Annotated[int, typer.Option(min=0, help="GPUs of every node; 0 takes them away again.")] = 4,
+    count: Annotated[int, typer.Option(min=0, help="GPUs of every node; 0 removes them.")] = 4,
     resource: Annotated[
         str, typer.Option(help="The resource that counts them, which a plan's pool has as resourceName.")
     ] = "nvidia.com/gpu.emulated",

@@ -9,7 +9,8 @@ import typer
 
 from servingplan.cli.cluster import observed
 from servingplan.cli.files import fail, read_plan, world_of_plan
-from servingplan.cli.plan import Format, Output, ProfileFiles, WorldFile, print_value
+from servingplan.cli.options import AnyPlanFile, Deadline, LivePlan, Namespace, ProfileFiles, WorldFile
+from servingplan.cli.plan import Format, Output, print_value
 from servingplan.model.world import Observation
 
 
@@ -19,19 +20,12 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    plan_file: Annotated[
-        str | None, typer.Argument(metavar="[PLAN.yaml]", help="File with one LLMServingPlan; - is standard input.")
-    ] = None,
-    live: Annotated[
-        str | None, typer.Option("--live", metavar="NAME", help="The name of a plan in the cluster, instead of a file.")
-    ] = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    plan_file: AnyPlanFile = None,
+    live: LivePlan = None,
+    namespace: Namespace = "default",
     world: WorldFile = None,
     profiles: ProfileFiles = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Stop after so long and admit it; default: work limits only."),
-    ] = None,
+    deadline: Deadline = None,
     site: Annotated[
         str,
         typer.Option(

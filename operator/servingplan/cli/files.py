@@ -80,6 +80,25 @@ def documents_of(text: str) -> Iterator[Any]:
     yield from yaml.safe_load_all(text)
 
 
+def items_of(text: str) -> Iterator[tuple[int, Any]]:
+    """The items of the lists in a YAML file, each with its line; a document that is no list is one item.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        InputError: a key is there twice in one mapping.
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    while loader.check_node():
+        root: Any = loader.get_node()
+        _refuse_double_keys(root, "")
+        for node in root.value if isinstance(root, yaml.SequenceNode) else [root]:
+            item = loader.construct_document(node)
+            if item is not None:
+                yield node.start_mark.line + 1, item
+
+
 def _refuse_double_keys(node: Any, where: str) -> None:
     import yaml
 
@@ -93,8 +112,10 @@ def _refuse_double_keys(node: Any, where: str) -> None:
         for key, value in node.value:
             field = f"{where}.{key.value}".removeprefix(".")
             line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
-                raise InputError(field, None, f"is given twice, in lines {lines[key.value]} and {line}; keep one")
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    raise InputError(field, None, f"is given twice, in lines {lines[key.value]} and {line}; keep one")
+                lines[key.value] = line
             _refuse_double_keys(value, field)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servingplan.cli.files import fail
-from servingplan.cli.plan import PlanFile, ProfileFiles, WorldFile
+from servingplan.cli.options import Deadline, PlanFile, ProfileFiles, WorldFile
 
 if TYPE_CHECKING:
     from servingplan.frontier.frontier import Frontier, Point
@@ -52,10 +52,7 @@ def frontier(
     ] = None,
     world: WorldFile = None,
     profiles: ProfileFiles = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Stop after so long and admit it; default: work limits only."),
-    ] = None,
+    deadline: Deadline = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="table, json or csv.")] = Output.table,
 ) -> None:
     """Show where more money stops helping, and what each kind of GPU is worth. Give one of the three ranges."""
@@ -87,7 +84,7 @@ def frontier(
 
 
 def as_json(found: Frontier, plan: str) -> dict[str, Any]:
-    """The curve as JSON has it."""
+    """The fields of the curve for JSON."""
     from servingplan.frontier.words import lines
 
     return {
@@ -133,7 +130,7 @@ def _seen(plan_file: str, world: str | None, profiles: list[str] | None, sweep: 
 
 @contextmanager
 def _progress(points: int, sweep: Sweep) -> Iterator[Callable[[str | None, Point], None]]:
-    """Points on standard error as they are found, above a progress bar on a terminal."""
+    """Print points on standard error as they are found, above a progress bar on a terminal."""
     done = 0
 
     def line(pool: str | None, point: Point) -> str:

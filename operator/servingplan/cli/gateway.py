@@ -47,7 +47,7 @@ def gateway_sync(
     from servingplan.gateway_sync.folder import Folder
     from servingplan.gateway_sync.sync import Sync
     from servingplan.kube import Kube
-    from servingplan.render.envoy import Place
+    from servingplan.routing.envoy import Place
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sync = Sync(
@@ -107,14 +107,14 @@ def _document(path: str) -> dict[str, Any]:
 def _files(document: dict[str, Any], gateway: Gateway, namespace: str) -> dict[str, str]:
     match gateway:
         case Gateway.envoy:
-            from servingplan.render.envoy import envoy_files
+            from servingplan.routing.envoy import envoy_files
 
             return envoy_files(document, namespace=namespace)
         case Gateway.nginx:
-            from servingplan.render import nginx
+            from servingplan.routing import nginx
 
             return {nginx.FILE: nginx.nginx_file(document, namespace=namespace)}
         case Gateway.haproxy:
-            from servingplan.render import haproxy
+            from servingplan.routing import haproxy
 
             return {haproxy.FILE: haproxy.haproxy_file(document, namespace=namespace)}

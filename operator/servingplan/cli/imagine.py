@@ -19,7 +19,8 @@ from servingplan.profiles.catalogue import packaged_text, shipped
 from servingplan.profiles.rows import ROWS_KEY
 
 MIDNIGHT = "2000-01-01T00:00:00Z"
-"""The time of an offline turn, which has no clock: the same file gives the same bytes."""
+"""The time of an offline turn, which has no clock: the same file gives the same bytes. It is the start of the last reservation
+if pools have any, so that these can be planned with."""
 
 
 def imagined_world(manifest: dict[str, Any]) -> Observation:
@@ -35,7 +36,7 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
         if pool.resize is None:
             nodes += _nodes(pool)
     return Observation(
-        now=MIDNIGHT,
+        now=max((pool.reservation.start or MIDNIGHT for pool in spec.node_pools if pool.reservation), default=MIDNIGHT),
         plan=PlanObject(
             namespace=metadata.get("namespace", "default"),
             name=metadata["name"],

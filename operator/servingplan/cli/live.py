@@ -1,6 +1,6 @@
-"""``servingplan diff``, ``status``, ``top``, ``approve`` and ``history``: a live plan for people, and what they decide of it.
+"""``servingplan diff``, ``status``, ``top``, ``approve`` and ``history``: show a live plan, or approve a change.
 
-All but ``diff`` read nothing but the plan object: what the operator wrote there. As ``kubectl-servingplan`` on the path they
+All except ``diff`` read only the plan object, with what the operator wrote there. As ``kubectl-servingplan`` on the path they
 are ``kubectl servingplan status NAME`` and so on.
 """
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servingplan.cli.cluster import observed
+from servingplan.cli.cluster import no_plan, observed
 from servingplan.cli.files import fail, read_plan
-from servingplan.cli.plan import Format, Output, PlanFile, print_value
+from servingplan.cli.options import Namespace, PlanFile
+from servingplan.cli.plan import Format, Output, print_value
 
 if TYPE_CHECKING:
     from servingplan.kube import Kube
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 Name = Annotated[str, typer.Argument(help="Name of the plan.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")]
 APPROVE_MANAGER = "servingplan-approve"
 """Field manager of the annotation."""
 
@@ -132,7 +132,7 @@ def approve(
     name: Name,
     namespace: Namespace = "default",
     wanted: Annotated[
-        str | None, typer.Option("--hash", metavar="HASH", help="Approve only if this is the hash of what waits.")
+        str | None, typer.Option("--hash", metavar="HASH", help="Approve only if the waiting plan has this hash.")
     ] = None,
     output: Output = Format.table,
 ) -> None:
@@ -145,7 +145,7 @@ def approve(
     plan = _plan(api, namespace, name)
     found = plan.get("status") or {}
     if found.get("observedGeneration") != plan["metadata"].get("generation"):
-        fail(f"the operator has not looked at the last edit of {namespace}/{name} yet; try again in some seconds")
+        fail(f"the operator has not read the last edit of {namespace}/{name} yet; try again in some seconds")
     proposed = found.get("proposed")
     if not proposed:
         fail(f"no plan of {namespace}/{name} waits; servingplan status {name} -n {namespace} shows the one in force")
@@ -189,13 +189,13 @@ def _connect() -> Kube:
 
 
 def _plan(api: Kube, namespace: str, name: str) -> Json:
-    """The plan object. Ends the command in one line if it cannot be had."""
+    """The plan object. Ends the command with one line if it cannot be read."""
     from servingplan.errors import ApiError, NotFound
     from servingplan.kube import PLANS
 
     try:
         return api.get(PLANS, name, namespace=namespace)
     except NotFound:
-        fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
+        no_plan(api, namespace, name)
     except ApiError as error:
         fail(f"the plan {namespace}/{name} cannot be read: {error}")

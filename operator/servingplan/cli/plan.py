@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servingplan.cli.files import fail, read_plan, world_of_plan
+from servingplan.cli.options import PlanFile, ProfileFiles, WorldFile
 
 if TYPE_CHECKING:
     from servingplan.model.decision import Decision
@@ -23,25 +24,11 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
-PlanFile = Annotated[
-    str, typer.Argument(metavar="PLAN.yaml", help="File with one LLMServingPlan; - is standard input.")
-]
-WorldFile = Annotated[
-    str | None, typer.Option("--world", metavar="WORLD.json", help="What a live turn saw (servingplan world).")
-]
 WithLeaderWorkerSets = Annotated[
     bool,
     typer.Option(
         "--with-leader-worker-sets",
         help="What if replicas could span nodes? Shows a plan that this version cannot apply.",
-    ),
-]
-ProfileFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--profiles",
-        metavar="FILE",
-        help="Measured rates: rows (CSV), or a ConfigMap of spec.profiles (YAML). May be repeated.",
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
@@ -73,7 +60,7 @@ def plan(
         from servingplan.cli.show import console, decision_view
 
         budget = float(situation.spec.budget.dollars_per_hour)
-        console().print(decision_view(decision, budget_dollars_per_hour=budget, steps=steps))
+        console().print(decision_view(decision, budget_dollars_per_hour=budget, steps=steps, live=world is not None))
     else:
         data = json.loads(decision.model_dump_json())
         print_value({**data, "transition": None if steps is None else steps.model_dump(mode="json")}, output)

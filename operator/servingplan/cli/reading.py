@@ -1,4 +1,4 @@
-"""Reads logs in pieces, plain or packed, and shows how far it is."""
+"""Reads logs in pieces, plain or gzip, and shows the progress."""
 
 from __future__ import annotations
 

@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servingplan.cli.files import cause, documents_of, fail, read_plan, read_text, world_of_plan
-from servingplan.cli.plan import PlanFile, ProfileFiles, WorldFile
+from servingplan.cli.files import cause, fail, items_of, read_plan, read_text, world_of_plan
+from servingplan.cli.options import PlanFile, ProfileFiles, WorldFile
 from servingplan.cli.reading import opened, progress_bar
+from servingplan.cli.show_course import show_course
 from servingplan.cli.solve import Output, OutputOption
 from servingplan.errors import InputError
+from servingplan.model.names import words
 
 if TYPE_CHECKING:
     from servingplan.model.fleet import Fleet
     from servingplan.planning.situation import Situation
     from servingplan.replay.events import Event
+    from servingplan.replay.fleet import Shapes
     from servingplan.replay.gateway import Balancing
     from servingplan.replay.generate import Stream
     from servingplan.replay.trace import Arrival, Reading, Told
 
 PLAN = "plan"
 """The name of the plan's own fleet and routing in the results."""
+OPERATOR = "operator"
+"""The name of the fleet that the operator keeps."""
 LEAST_REQUEST, ROUND_ROBIN = "least-request", "round-robin"
 Json = dict[str, Any]
 
@@ -44,11 +49,29 @@ def replay(
     ] = None,
     generate: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Instead of a log: the plan's own classes at their rates, so long."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Instead of a log: arrivals of the plan's own classes at their rates, for this time.",
+        ),
     ] = None,
     events: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Nodes that are lost or slow, as YAML or JSON.")
+        str | None,
+        typer.Option(metavar="FILE", help="Nodes that are lost or slow and pools that refuse, as YAML or JSON."),
     ] = None,
+    operator: Annotated[
+        bool,
+        typer.Option(
+            "--operator",
+            help="Beside the fixed plan: the operator's own loop in a simulated cluster, which answers to events and to the "
+            "rates that it measures.",
+        ),
+    ] = False,
+    node_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="With --operator: until a rented node is there.")
+    ] = 90.0,
+    engine_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="With --operator: until an engine on a node is ready.")
+    ] = 60.0,
     against: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +81,9 @@ def replay(
             "queue, by autoscaler:in-flight=20 the requests in flight.",
         ),
     ] = None,
-    faster: Annotated[float, typer.Option(metavar="FACTOR", help="Let requests come so many times as fast.")] = 1.0,
+    faster: Annotated[
+        float, typer.Option(metavar="FACTOR", help="Multiply the rate of arrivals by this factor.")
+    ] = 1.0,
     rate: Annotated[
         float | None, typer.Option(metavar="RATE", help="Requests/s, in place of the times of the log.")
     ] = None,
@@ -72,13 +97,18 @@ def replay(
         float, typer.Option(metavar="CV", help="With --generate: how much lengths differ; 0: not at all.")
     ] = 0.0,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Takes requests to models that the plan does not have.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Model of the plan that takes requests to models that the plan does not have."
+        ),
     ] = None,
-    most: Annotated[int | None, typer.Option("--requests", metavar="N", min=1, help="Stop after so many.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--requests", metavar="N", min=1, help="Stop after this number of requests.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first wrong row of the log instead of leaving it out.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     world: WorldFile = None,
     profiles: ProfileFiles = None,
     output: OutputOption = Output.TABLE,
@@ -94,6 +124,8 @@ def replay(
         fail(f"--faster: {faster:g}: must be above 0")
     if rate is not None and (rate <= 0 or generate is not None):
         fail(f"--rate: {rate:g}: must be above 0, and goes with --trace")
+    if operator and world is not None:
+        fail("--operator: begins with the plan's own pools, not with a live cluster; leave out --world")
     manifest = read_plan(plan_file)
     seen = imagined_world(manifest) if world is None else world_of_plan(world, manifest)
     situation = Situation(with_profiles(seen, profiles))
@@ -102,8 +134,9 @@ def replay(
     rivals = _rivals(against)
     if events is not None and any(rule_of(name) is not None for name in rivals):
         fail("--against autoscaler: is not replayed with --events; leave out one of them")
-    if rivals and trace == "-":
-        fail("--against: standard input can be read once; give the trace as a file")
+    if (rivals or operator) and trace == "-":
+        option = "--against" if rivals else "--operator"
+        fail(f"{option}: standard input can be read once; give the trace as a file")
     if generate is not None:
         from servingplan.replay.generate import Stream
 
@@ -123,8 +156,9 @@ def replay(
         source = _Source(situation, log=trace, reading=reading)
     happening = _events(events, situation)
     told, fleets = None, []
-    for name in (PLAN, *rivals):
-        told, figures = _played(situation, source, happening, name, seed=seed, most=most)
+    times = (node_seconds, engine_seconds)
+    for name in (PLAN, *([OPERATOR] if operator else []), *rivals):
+        told, figures = _played(situation, source, happening, name, seed=seed, most=most, times=times)
         fleets.append(figures)
         if told.requests == 0:
             wrong = "".join(f"\n       {example}" for example in told.bad_examples)
@@ -221,7 +255,7 @@ def _rivals(against: str | None) -> list[str]:
     from servingplan.model.answer import METHOD_NAMES
     from servingplan.replay.autoscale import NAME, rule_of
 
-    names = [name.strip() for name in (against or "").split(",") if name.strip()]
+    names = words(against or "")
     known = (LEAST_REQUEST, NAME, *METHOD_NAMES)
     for name in names:
         if name not in known and rule_of(name) is None:
@@ -236,22 +270,30 @@ def _events(path: str | None, situation: Situation) -> tuple[Event, ...]:
 
     from servingplan.replay.events import events_of
 
+    text = read_text(path)
     try:
-        documents = [item for item in documents_of(read_text(path)) if item is not None]
+        items = list(items_of(text))
     except yaml.YAMLError:
-        documents = []
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        items = []
+        for number, line in enumerate(text.splitlines(), start=1):
             try:
-                documents += [json.loads(line)] if line.strip() else []
+                items += [(number, json.loads(line))] if line.strip() else []
             except json.JSONDecodeError as error:
                 fail(f"{path} line {number}: neither YAML nor JSON: {error.msg}; give a list of events")
-    return events_of(documents, {pool.name for pool in situation.spec.node_pools}, name=path)
+    return events_of(items, {pool.name for pool in situation.spec.node_pools}, name=path)
 
 
 def _played(
-    situation: Situation, source: _Source, events: tuple[Event, ...], name: str, *, seed: int, most: int | None
+    situation: Situation,
+    source: _Source,
+    events: tuple[Event, ...],
+    name: str,
+    *,
+    seed: int,
+    most: int | None,
+    times: tuple[float, float],
 ) -> tuple[Told, Json]:
-    """What one fleet made of the trace."""
+    """The results of one fleet for the trace. ``times``: the seconds of a node and of an engine, for the operator."""
     from servingplan.replay.autoscale import Autoscaled, rule_of
     from servingplan.replay.figures import of_fleet
     from servingplan.replay.fleet import Shapes
@@ -263,6 +305,8 @@ def _played(
     run: Replay
     try:
         shapes = Shapes(spec, situation.known.catalogue)
+        if name == OPERATOR:
+            return _rehearsed(situation, source, events, shapes, seed=seed, most=most, times=times)
         if rule is not None:
             fleet, room = _found(lambda: autoscaled(situation))
             run = Autoscaled(fleet, situation, shapes, room=room, rule=rule, seed=seed)
@@ -279,8 +323,35 @@ def _played(
     return told, of_fleet(outcome, spec, name=name)
 
 
+def _rehearsed(
+    situation: Situation,
+    source: _Source,
+    events: tuple[Event, ...],
+    shapes: Shapes,
+    *,
+    seed: int,
+    most: int | None,
+    times: tuple[float, float],
+) -> tuple[Told, Json]:
+    """What the operator's fleet made of the trace, and its course."""
+    from servingplan.answering import solve_with
+    from servingplan.rehearse.figures import of_rehearsal
+    from servingplan.rehearse.run import Rehearsal
+    from servingplan.rehearse.stage import Stage, Times
+    from servingplan.replay.figures import of_fleet
+
+    node, engine = times
+    stage = Stage(situation, solve_with(), Times(node, engine))
+    stage.settle()
+    rehearsal = Rehearsal(stage, situation, shapes, events=events, seed=seed)
+    with source.arrivals(OPERATOR, most) as (arrivals, told, progress):
+        outcome = rehearsal.run(arrivals, on_progress=progress)
+    figures = of_fleet(outcome, situation.spec, name=OPERATOR)
+    return told, {**figures, "course": of_rehearsal(rehearsal)}
+
+
 def _found[T](find: Callable[[], T]) -> T:
-    """What a rule finds. Ends the command where that is nothing."""
+    """The result of a rule. Ends the command if it has none."""
     try:
         return find()
     except InputError as error:
@@ -288,7 +359,7 @@ def _found[T](find: Callable[[], T]) -> T:
 
 
 def _fleet(situation: Situation, name: str) -> Fleet:
-    """The plan's fleet, or the one that a method finds for the same question. Ends the command where there is none."""
+    """The plan's fleet, or the one that a method finds for the same question. Ends the command if there is none."""
     if name != PLAN:
         from servingplan.replay.rivals import fleet_by
 
@@ -368,6 +439,9 @@ def _print(result: Json) -> None:
         shown.print(table)
     for line in result["fleets"][0]["events"]:
         shown.print(line, markup=False)
+    for item in result["fleets"]:
+        if "course" in item:
+            show_course(item["course"], shown)
 
 
 def _number(value: float | None, form: str) -> str:

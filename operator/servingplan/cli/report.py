@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servingplan.cli.files import fail, read_plan, world_of_plan
-from servingplan.cli.plan import ProfileFiles, WorldFile
+from servingplan.cli.options import AnyPlanFile, LivePlan, Namespace, ProfileFiles, WorldFile
 from servingplan.cli.reading import progress_bar
 from servingplan.cli.replay import read_result
 
@@ -24,13 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.html", help="The page; - is standard output.")],
-    plan_file: Annotated[
-        str | None, typer.Argument(metavar="[PLAN.yaml]", help="File with one LLMServingPlan; - is standard input.")
-    ] = None,
-    live: Annotated[
-        str | None, typer.Option("--live", metavar="NAME", help="The name of a plan in the cluster, instead of a file.")
-    ] = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    plan_file: AnyPlanFile = None,
+    live: LivePlan = None,
+    namespace: Namespace = "default",
     replay: Annotated[
         str | None,
         typer.Option(metavar="R.json", help="What servingplan replay -o json printed; alone, its plan is shown."),

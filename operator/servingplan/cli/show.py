@@ -27,7 +27,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 80, 10_000
 
 
 class _Piped(Console):
-    """A console as wide as what is printed: a file or another program has no edge at which lines must be cut."""
+    """A console as wide as its content: a file or another program has no edge at which lines must be cut."""
 
     @override
     def print(self, *objects: Any, **how: Any) -> None:
@@ -45,23 +45,25 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def decision_view(
-    decision: Decision, *, budget_dollars_per_hour: float, steps: Transition | None = None
+    decision: Decision, *, budget_dollars_per_hour: float, steps: Transition | None = None, live: bool
 ) -> RenderableType:
-    """The view of a decision: its plan, the steps that lead to it, and its findings."""
+    """The view of a decision: its plan, the steps that lead to it, and its findings. ``live``: it was made for a cluster that
+    was seen, and not for the plan alone."""
     parts: list[RenderableType] = []
     fleet = decision.fleet or decision.waiting
     if fleet is not None:
         parts.append(fleet_view(fleet, budget_dollars_per_hour=budget_dollars_per_hour))
     if steps is not None:
-        parts.append(steps_view(steps))
+        parts.append(steps_view(steps, live=live))
     for finding in decision.findings:
         parts.append(Text(f"{finding.condition}: {finding.reason}: {finding.message}", style="yellow"))
     return Group(*parts)
 
 
-def steps_view(steps: Transition) -> RenderableType:
+def steps_view(steps: Transition, *, live: bool = True) -> RenderableType:
     """The steps of a transition, one line each."""
-    return Text("\n".join(["Steps from the live fleet", *(f"  {line}" for line in step_lines(steps)), ""]))
+    begin = "the live fleet" if live else "a cluster where nothing of the plan runs"
+    return Text("\n".join([f"Steps from {begin}", *(f"  {line}" for line in step_lines(steps)), ""]))
 
 
 def fleet_view(
@@ -110,10 +112,12 @@ def fleet_view(
     if fleet.scale is not None:
         lines.append(f"serves {fleet.scale:.4g} times the mix")
     if fleet.confidence is not None:
-        lines.append(f"planned on rates that true ones reach with probability {fleet.confidence:g}; bands hold 80 %")
+        lines.append(
+            f"true rates reach the planned ones with probability {fleet.confidence:g}; bands contain 80 % of them"
+        )
     lines.append(f"{fleet.status} by {fleet.method}, gap {gap}, stopped: {fleet.stopped}")
     if fleet.binding:
-        lines.append(f"held by: {', '.join(fleet.binding)}")
+        lines.append(f"limited by: {', '.join(fleet.binding)}")
     return Group(Text("\n".join(lines)), replicas, nodes, classes)
 
 
@@ -145,7 +149,7 @@ def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: s
     if answer is not None:
         lines = [f"best plan now: {words.outcome(answer)}", *([in_force] if in_force else [])]
         if answer.binding:
-            lines.append(f"held by: {', '.join(answer.binding)}")
+            lines.append(f"limited by: {', '.join(answer.binding)}")
         parts.append(Text("\n".join(lines)))
     parts.append(reasons_view(found.explanation, answer, len(found.question.shapes) if found.question else 0))
     return Group(*parts)

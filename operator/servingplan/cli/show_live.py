@@ -19,8 +19,11 @@ Json = dict[str, Any]
 def status_view(plan: Json) -> RenderableType:
     """The view of a plan object: its state in words, and its replicas, pools and classes with what is ready."""
     status = plan.get("status") or {}
-    if not status:
-        return Text("the operator has not looked at this plan yet")
+    if status.get("observedGeneration", -1) < 0:  # which the API server fills in
+        namespace = plan["metadata"]["namespace"]
+        return Text(
+            f"no operator has read this plan yet; servingplan doctor -n {namespace} says whether one manages its namespace"
+        )
     deployments = status.get("deployments") or ()
     replicas = _table(
         "Replicas",
@@ -88,8 +91,12 @@ def _lines(plan: Json) -> list[str]:
     cost = status.get("cost") or {}
     lines = [f"plan {metadata['namespace']}/{metadata['name']}: {status.get('planHash') or 'none in force'}"]
     lines[0] += f", mode {status.get('mode', 'unknown')}"
-    if status.get("observedGeneration") != metadata.get("generation"):
-        lines.append("the operator has not looked at the last edit yet")
+    if (since := metadata.get("deletionTimestamp")) is not None:
+        left = (status.get("retirement") or {}).get("left") or ["its operator"]
+        lines.append(f"is being deleted since {since}, waits for {', '.join(left)}")
+        lines.append(f"where no operator runs: servingplan uninstall -n {metadata['namespace']} does its work")
+    elif status.get("observedGeneration") != metadata.get("generation"):
+        lines.append("the operator has not read the last edit yet")
     ready = next((item for item in status.get("conditions") or () if item["type"] == "Ready"), None)
     if ready is not None:
         word = "ready" if ready["status"] == "True" else f"not ready, {ready['reason']}"
@@ -139,7 +146,7 @@ def top_view(plan: Json) -> RenderableType:
     """The view of what the classes get now, and of the dollars."""
     status = plan.get("status") or {}
     return Group(
-        Text("\n".join(_lines(plan)) if status else "the operator has not looked at this plan yet"),
+        Text("\n".join(_lines(plan)) if status else "the operator has not read this plan yet"),
         *_observed(status.get("deployments") or ()),
         _classes(status),
     )

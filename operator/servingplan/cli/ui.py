@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from servingplan.cli.files import fail
+from servingplan.cli.options import CatalogueNamespace, NamespaceBudgets, Namespaces
+from servingplan.model.names import words
 
 
 def register(app: typer.Typer) -> None:
@@ -17,20 +19,17 @@ def register(app: typer.Typer) -> None:
 
 def ui(
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it sees the plans: put your own login before it.")
+        str, typer.Option(help="Address to listen on. Whoever reaches it sees the plans: put a login in front of it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     own_names: Annotated[
         str,
         typer.Option(
             help="Names under which visitors come, separated by commas; it answers to no others. `*`: every name. Empty: "
-            "localhost alone, which will not do for an address that other machines reach."
+            "only localhost, which is refused for an address that other machines reach."
         ),
     ] = "",
-    namespaces: Annotated[
-        str,
-        typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces of plans, separated by commas. Empty: all."),
-    ] = "",
+    namespaces: Namespaces = "",
     pool_kinds: Annotated[
         str,
         typer.Option(
@@ -38,18 +37,13 @@ def ui(
             help="Kinds of objects that plans may size, as for `run`. Empty: every kind.",
         ),
     ] = "",
-    namespace_budgets: Annotated[
-        str,
-        typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="Budgets of namespaces, as for `run`."),
-    ] = "",
-    catalogue_namespace: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
-    ] = "",
+    namespace_budgets: NamespaceBudgets = "",
+    catalogue_namespace: CatalogueNamespace = "",
     what_if: Annotated[
         bool, typer.Option("--what-if", help="Let visitors try other budgets and demands. Nothing is applied.")
     ] = False,
 ) -> None:
-    """Serve the pages of a cluster's plans over HTTP. Reads alone: no write, no secret."""
+    """Serve the pages of a cluster's plans over HTTP. It only reads: it writes nothing and reads no secret."""
     from aiohttp import web
 
     from servingplan.kube import Kube
@@ -62,14 +56,14 @@ def ui(
     from servingplan.ui.server import Ui
 
     names = names_of(host, own_names)
-    budgets, kinds = parse_budgets(namespace_budgets), frozenset(_words(pool_kinds))
+    budgets, kinds = parse_budgets(namespace_budgets), frozenset(words(pool_kinds))
     api = Kube.connect()
-    state = ClusterState(api, namespaces=_words(namespaces), catalogue_namespace=catalogue_namespace or None)
+    state = ClusterState(api, namespaces=words(namespaces), catalogue_namespace=catalogue_namespace or None)
     state.start()
     if not state.wait_settled(SETTLE_SECONDS):
         state.stop()
         fail(f"the cluster was not read within {SETTLE_SECONDS:g} s; look whether it is reached: kubectl get lsp -A")
-    urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, this asks Services of its namespace alone
+    urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, only Services of its namespace are asked
     demand = DemandReader(urls=urls, shared=SharedPrometheus())
     demand.start()
     reader = Reader(api, state, pool_kinds=kinds or None, urls=urls, namespace_budgets=budgets, demand=demand)
@@ -86,13 +80,13 @@ def ui(
 LOCAL = frozenset({"localhost"})
 """The names of an address that only this machine can reach."""
 SETTLE_SECONDS = 60.0
-"""How long the first reading of the cluster may take."""
+"""The longest time of the first reading of the cluster."""
 
 
 def names_of(host: str, own_names: str) -> frozenset[str] | None:
-    """The names to answer to; None for every name. It ends the program where an address that other machines reach has none: any
-    site on the web could then read the pages through a name of its own."""
-    given = frozenset(name.lower() for name in _words(own_names))
+    """The names to answer to; None for every name. Ends the command if other machines reach the address and no name is
+    given: any web site could then read the pages through a name of its own (DNS rebinding)."""
+    given = frozenset(name.lower() for name in words(own_names))
     if "*" in given:
         return None
     if not given and not is_loopback(host):
@@ -110,7 +104,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,7 +1,7 @@
-"""``servingplan uninstall``: plans leave the cluster, also where no operator is left to retire them.
+"""``servingplan uninstall``: removes plans from the cluster, also if no operator is left to retire them.
 
-A plan has a finalizer, so that its replicas and pools are given back before it is gone. Only an operator takes the steps of
-that. Where none runs, this command does: it takes the operator's Lease, so that none starts meanwhile, and the same steps.
+A plan has a finalizer, so that its replicas and pools are given back before it is gone. Normally an operator takes these steps.
+If none runs, this command takes the operator's Lease, so that none starts meanwhile, and then the same steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingplan.observe.state import ClusterState
 
 LOOK_SECONDS = 25.0
-"""How long an operator is looked for: a Lease that nobody renews is free after 10 s, and one that is renewed never is."""
+"""The longest wait for the Lease. If nobody renews it, it is free after 10 s; so after this time an operator holds it."""
 POLL_SECONDS = 1.0
 MOST_NAMED = 10
 """How many plans a message names."""
@@ -48,7 +48,8 @@ def uninstall(
     abandon: Annotated[
         bool,
         typer.Option(
-            "--abandon", help="Let the plans go at once: pools keep their size and their claim, and nobody is drained."
+            "--abandon",
+            help="Delete the plans at once: pools keep their size and their claim, and no replica is drained.",
         ),
     ] = False,
     check: Annotated[
@@ -65,8 +66,8 @@ def uninstall(
 ) -> None:
     """Delete plans, give back their pools as their deletionPolicy says, and clear their finalizers.
 
-    It says first what will happen, and asks. An operator that runs retires the plans, and this command waits; where none runs,
-    it takes the steps itself, with the rights of the caller. Afterwards the chart and the CRD can be removed.
+    It first prints what will happen, and asks. If an operator runs, it retires the plans, and this command waits. If none runs,
+    this command takes the steps itself, with the rights of the caller. Afterwards the chart and the CRD can be removed.
     """
     import logging
 
@@ -103,7 +104,8 @@ def uninstall(
         else:
             _delete(api, plans)
             _retire(api, namespaces, plans)
-    typer.echo(f"{len(plans)} plans are gone. {_next_steps()}")
+    gone = "1 plan is gone" if len(plans) == 1 else f"{len(plans)} plans are gone"
+    typer.echo(f"{gone}. {_next_steps()}")
 
 
 def _left_behind(namespaces: tuple[str, ...], plans: list[Json]) -> str:
@@ -128,7 +130,8 @@ def _next_steps() -> str:
 
 @contextlib.contextmanager
 def _leading(api: Kube, lease_namespace: str, namespaces: tuple[str, ...]) -> Iterator[str]:
-    """Hold the operator's Lease meanwhile. What it yields names the operator that holds it instead; empty if none does."""
+    """A context that holds the operator's Lease. It yields the name of the operator that holds the Lease instead; empty if none
+    does."""
     import os
     import socket
     import uuid
@@ -176,13 +179,13 @@ def _uid(plan: Json) -> str:
 
 
 def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str, *, abandon: bool) -> None:
-    """Say what will happen."""
+    """Print what will happen."""
     from servingplan.decide.retirement import retire
     from servingplan.observe.state import ClusterState
     from servingplan.planning.situation import Situation
 
     if abandon:
-        typer.echo("The plans are let go at once. Their Deployments end without a drain, and this stays as it is:")
+        typer.echo("The plans are deleted at once. Their Deployments end without a drain, and this stays as it is:")
     elif rival:
         typer.echo(f"An operator runs, {rival}. It retires the plans, and this command waits for it:")
     else:
@@ -198,13 +201,13 @@ def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str,
             if world is None:
                 continue
             step = retire(Situation(world))
-            pools = [item.reference for item in world.pools if item.claimed_by == world.plan.key]
+            pools = [item.spoken for item in world.pools if item.claimed_by == world.plan.key]
             if policy == "Retain" and not abandon:
-                typer.echo("    everything that it made stays; nobody looks after it any more")
+                typer.echo("    everything that it made stays; no operator manages it any more")
             for left in step.left if policy != "Retain" or abandon else ():
                 typer.echo(f"    {left}")
-            for reference in pools:
-                typer.echo(f"    {reference} {'keeps its claim' if abandon else 'is released'}")
+            for pool in pools:
+                typer.echo(f"    {pool} {'keeps its claim' if abandon else 'is released'}")
 
 
 @contextlib.contextmanager
@@ -243,7 +246,7 @@ def _delete(api: Api, plans: list[Json]) -> None:
 
 
 def _let_go(api: Api, plan: Json) -> None:
-    """Take our finalizer off a plan; other people's stay."""
+    """Remove our finalizer from a plan; those of others stay."""
     from servingplan.errors import NotFound
     from servingplan.model.names import FINALIZER
 
@@ -264,7 +267,7 @@ def _let_go(api: Api, plan: Json) -> None:
 
 
 def _wait_until_gone(api: Api, plans: list[Json]) -> None:
-    """Until an operator has retired the plans; tells what is left whenever that changes."""
+    """Wait until an operator has retired the plans. Print what is left whenever that changes."""
     from servingplan.errors import NotFound
 
     waiting, told = list(plans), ""
@@ -289,7 +292,7 @@ def _wait_until_gone(api: Api, plans: list[Json]) -> None:
 
 
 def _retire(api: Kube, namespaces: tuple[str, ...], plans: list[Json]) -> None:
-    """Take the operator's own steps until nothing is left to do, then let each plan go."""
+    """Take the operator's own steps until nothing is left to do, then remove each plan's finalizer."""
     import asyncio
 
     from servingplan.loop import Alarm, Loop, UnderWay

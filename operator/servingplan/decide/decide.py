@@ -13,13 +13,6 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
 from servingplan.decide.objects import BUDGETS_UNREAD, object_actions, record_actions
-from servingplan.decide.publishing import (
-    gateway_follows,
-    gateway_is_due_in,
-    route_findings,
-    routing_actions,
-    too_large,
-)
 from servingplan.decide.replan import replan
 from servingplan.decide.turn import Solve, Turn
 from servingplan.demand.adopt import Demand, at_rates
@@ -32,12 +25,15 @@ from servingplan.planning.availability import due_in_seconds, has_room_for_a_nod
 from servingplan.planning.cold_starts import look_at_cold_starts, start_limits
 from servingplan.planning.known import findings_of
 from servingplan.planning.lessons import kinds_of_deployments, look_at_engines
-from servingplan.planning.record import record_problem, with_left_pools
+from servingplan.planning.record import pools_left, record_problem, with_left_pools
+from servingplan.planning.reservations import change_in_seconds
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
+from servingplan.routing.publishing import route_findings, routing_actions, too_large
+from servingplan.routing.taken import gateway_follows, gateway_is_due_in
 
 log = logging.getLogger("servingplan")
 
@@ -86,6 +82,8 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
     if not frozen:
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
+    # Pools that this plan leaves are read from the next turn on. Until then their nodes are not among the spend.
+    frozen = frozen or bool(pools_left(turn.spec, record))
     so_far = Decision(
         moved=turn.moved,
         in_force_since=record.since,
@@ -256,7 +254,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
     step = next_step(rollout, limits)
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
-    route_findings(turn, in_force)
+    turn.findings.extend(route_findings(situation, in_force))
     objects, render_errors = object_actions(situation, in_force, fleet, step.must_stay)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
@@ -266,6 +264,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         gateway_is_due_in(situation),
         None if notice is None else notice.seconds_left,
         *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+        change_in_seconds(turn.pools, world.now),
         *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
     )
     return so_far.model_copy(

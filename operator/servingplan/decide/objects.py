@@ -11,8 +11,8 @@ from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaSet
-from servingplan.model.manifests import asked_of, covers, is_rewritten
-from servingplan.model.world import LiveObject, Observation
+from servingplan.model.manifests import in_place
+from servingplan.model.world import Observation
 from servingplan.planning.cold_starts import start_limits
 from servingplan.planning.layouts import layout_name
 from servingplan.planning.record import RECORD_KEY
@@ -129,7 +129,7 @@ def _where(item: ReplicaSet) -> str:
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
     """The write of the plan record; none if it is already there in this form."""
     name = names.record_name(world.plan.name)
-    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+    text = json.dumps({**record.model_dump(mode="json"), "version": record.form}, sort_keys=True, indent=1) + "\n"
     manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -149,11 +149,3 @@ def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, .
         return ()
     what = record.fleet or record.waiting
     return (ApplyObject(manifest=manifest, why=f"plan {what.hash if what else 'none'} is written down"),)
-
-
-def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
-    """Whether an object exists, belongs to the plan, and is as rendered or as admission rewrites that. What others or the
-    API server added to it does not count."""
-    if live is None or not live.ours:
-        return False
-    return covers(live.manifest, asked_of(manifest)) or is_rewritten(live.rewritten, live.manifest, manifest)

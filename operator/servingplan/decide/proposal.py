@@ -6,7 +6,6 @@ import math
 
 from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.decide.objects import object_actions
-from servingplan.decide.publishing import routing_actions
 from servingplan.decide.transition import transition_proposed
 from servingplan.model import names
 from servingplan.model.actions import ApplyObject, DeleteObject
@@ -17,6 +16,7 @@ from servingplan.planning.availability import with_stock
 from servingplan.planning.situation import Situation
 from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
 from servingplan.rollout.growth import planned_size
+from servingplan.routing.publishing import routing_actions
 
 WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
 OWN_KINDS = (*WORKLOADS, "Service", DISRUPTION_BUDGET, names.CLAIM_TEMPLATE)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.publishing import gateway_follows, routing_actions
 from servingplan.model.actions import ClaimPool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
@@ -26,6 +25,8 @@ from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.rollout.growth import planned_size
 from servingplan.rollout.next import next_step
 from servingplan.rollout.state import Limits, Rollout
+from servingplan.routing.publishing import routing_actions
+from servingplan.routing.taken import gateway_follows
 
 PROVIDER_SECONDS = 1800.0
 """How long the providers of pools may take to give nodes back once the replicas are removed, in seconds."""
@@ -132,11 +133,12 @@ def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[
     for pod in world.pods:
         if pod.deployment is not None and pod.namespace == world.plan.namespace:
             pods[pod.deployment] = pods.get(pod.deployment, 0) + 1
-    out = [f"{count} replicas of {name}" for name, count in sorted(pods.items())]
+    out = [f"{count} {'replica' if count == 1 else 'replicas'} of {name}" for name, count in sorted(pods.items())]
     out += [f"{live.kind} {live.name}" for live in world.deployments() if live.name not in pods]
     for pool in pools:
         if pool.sized_by_us and pool.object is not None and pool.wanted > (size := planned_size(pool, nothing)):
-            out.append(f"{pool.wanted} nodes asked of {pool.object.reference}, which goes to {size}")
+            nodes = "1 node" if pool.wanted == 1 else f"{pool.wanted} nodes"
+            out.append(f"{nodes} asked of {pool.object.spoken}, which goes to {size}")
         elif pool.problem is not None and pool.problem.reason in UNREAD:
             out.append(f"pool {pool.name}, whose size cannot be read: {pool.problem.message}")
     return tuple(out)

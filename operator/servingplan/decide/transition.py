@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.publishing import gateway_follows
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.transition import Transition, TransitionStep
@@ -19,6 +18,7 @@ from servingplan.planning.situation import Situation
 from servingplan.rollout.expected import under_way
 from servingplan.rollout.state import Limits
 from servingplan.rollout.transition import Course, step_under_way, transition
+from servingplan.routing.taken import gateway_follows
 
 MOST_WORK = 500_000.0
 """The most work of a prediction inside a turn, in squares of pods. It takes some tenths of a second (50 steps with 100

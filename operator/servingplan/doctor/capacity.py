@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from servingplan.doctor.facts import Facts, Finding, Operator, Severity, SizedObject, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Operator, Severity, SizedObject, Unread
 from servingplan.model import names
 from servingplan.model.world import Node
 from servingplan.planning.inventory import PRODUCT_LABELS, product_of
@@ -129,7 +129,7 @@ def _verdict(item: SizedObject, facts: Facts) -> tuple[Severity, str, str | None
         message = f"{others} set {field} to {nodes} after plan {holder} asked for {asked}, so the plan leaves it alone"
         advice = f"stop that manager (docs/gitops.md), then {_annotate(item)} {names.CLAIM_ANNOTATION}-"
         return PROBLEM, message, advice
-    consent = words(annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, ""))
+    consent = names.words(annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, ""))
     if facts.namespace not in consent and "*" not in consent:
         message = f"does not let plans of {facts.namespace} size it" + (
             f", only of {', '.join(consent)}" if consent else ""
@@ -138,7 +138,7 @@ def _verdict(item: SizedObject, facts: Facts) -> tuple[Severity, str, str | None
         fix = f"{_annotate(item, overwrite=bool(consent))} {names.ALLOWED_NAMESPACES_ANNOTATION}={who}"
         return NOTE, message, fix
     most = annotations.get(names.MAX_NODES_ANNOTATION)
-    said = f"has {nodes} nodes" + (f", at most {most}" if most else "")
+    said = f"has {nodes} node" + ("" if nodes == 1 else "s") + (f", at most {most}" if most else "")
     said += f", sized by plan {holder}" if holder else f", may be sized by plans of {facts.namespace}"
     git = [owner for owner in item.size_owners if owner in GITOPS_MANAGERS]
     if git:
@@ -148,11 +148,11 @@ def _verdict(item: SizedObject, facts: Facts) -> tuple[Severity, str, str | None
     return OK, f"{said}{owners}", None
 
 
-def _allowed_kinds(facts: Facts) -> list[str] | None:
+def _allowed_kinds(facts: Facts) -> tuple[str, ...] | None:
     """The kinds that the operator of the namespace sizes; None if no operator was found."""
     operators: tuple[Operator, ...] = () if isinstance(facts.operators, Unread) else facts.operators
     mine = next((item for item in operators if item.has(facts.namespace)), None)
-    return None if mine is None else words(mine.settings.get("SERVINGPLAN_POOL_KINDS", ""))
+    return None if mine is None else names.words(mine.settings.get("SERVINGPLAN_POOL_KINDS", ""))
 
 
 def _lives(holder: str, facts: Facts) -> bool:

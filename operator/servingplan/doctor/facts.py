@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, override
 
+from servingplan.model.names import words
 from servingplan.model.readings import SeenCatalogue
 from servingplan.model.world import Node
 
@@ -27,7 +28,8 @@ class Finding:
     """One sentence about the cluster."""
 
     check: str
-    """What was looked at: permissions, crd, operator, gpus, pools, gateway, prometheus, multi-node, dra, kueue."""
+    """What was looked at: namespace, crd, operator, plans, permissions, gpus, pools, gateway, prometheus, multi-node, dra,
+    kueue."""
     severity: Severity
     message: str
     fix: str | None = None
@@ -59,11 +61,6 @@ class Unread:
     why: str
 
 
-def words(text: str) -> list[str]:
-    """The words of a list that is separated by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 @dataclass(frozen=True)
 class Operator:
     """A Deployment of the operator."""
@@ -88,6 +85,17 @@ class Operator:
     def user(self) -> str:
         """The user name of its ServiceAccount."""
         return f"system:serviceaccount:{self.namespace}:{self.account}"
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Who holds a Lease of operators."""
+
+    lease: str
+    """``namespace/name`` of the Lease."""
+    holder: str
+    seconds_ago: float
+    """Since it was renewed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,9 @@ class PlanFacts:
     routing: str
     """The name of its routing ConfigMap."""
     has_routes: bool
-    """It asks for HTTPRoutes."""
+    """Whether it asks for HTTPRoutes."""
+    deleted_at: str | None = None
+    """Since when it is being deleted, RFC 3339."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,8 @@ class Facts:
     """How many rights were asked for."""
     refused: tuple[Right, ...] | Unread = ()
     operators: tuple[Operator, ...] | Unread = ()
+    leader: Leader | Unread | None = None
+    """The operator that acts in the namespace; None: nobody holds its Lease, as far as it is told by one."""
     definition: Mapping[str, Any] | Unread | None = None
     """The CustomResourceDefinition of plans; None: there is none."""
     nodes: tuple[Node, ...] | Unread = ()

@@ -1,4 +1,4 @@
-"""What the facts of a cluster mean for plans: findings, each with what to do."""
+"""Judges the facts of a cluster: findings, each with what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
-from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Leader, Operator, PlanFacts, Right, Severity, Unread
 from servingplan.doctor.rights import OPTIONAL
 from servingplan.model import names
 
@@ -27,6 +27,7 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
         *_namespace(facts),
         *_crd(facts),
         *_operator(facts),
+        *_plans(facts),
         *_permissions(facts),
         *gpus(facts),
         *pools(facts),
@@ -105,7 +106,7 @@ def _fields(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[s
 
 
 def _some(fields: list[str]) -> str:
-    # A part that is not there lacks all of its fields; the part alone says it.
+    # A missing part lacks all of its fields, so only the part is named.
     tops = [field for field in fields if not any(field.startswith(other) for other in fields if other != field)]
     more = f" and {len(tops) - MOST_FIELDS} more" if len(tops) > MOST_FIELDS else ""
     return ", ".join(field or "the object" for field in tops[:MOST_FIELDS]) + more
@@ -116,7 +117,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield unread("operator", "Deployments of other namespaces", facts.operators)
         return
     if not facts.operators:
-        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
+        yield _without_a_deployment(facts)
     for item in facts.operators:
         where = f"Deployment {item.namespace}/{item.name}"
         if item.ready:
@@ -125,15 +126,44 @@ def _operator(facts: Facts) -> Iterator[Finding]:
             message = f"{where}: none of {item.replicas} replicas is ready"
             look = f"kubectl describe pods -n {item.namespace} -l app.kubernetes.io/component=operator"
             yield Finding("operator", PROBLEM, message, look)
-    if facts.operators and not any(item.has(facts.namespace) for item in facts.operators):
+    managing = [item for item in facts.operators if item.has(facts.namespace)]
+    if len(managing) > 1:
+        names_of = " and ".join(f"{item.namespace}/{item.name}" for item in managing)
+        message = f"{names_of} manage the namespace {facts.namespace}: one acts, and the other waits for its Lease"
+        spare = managing[-1]
+        yield Finding("operator", NOTE, message, f"helm uninstall {spare.release or spare.name} -n {spare.namespace}")
+    if facts.operators and not managing:
         first = facts.operators[0]
-        listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
+        listed = names.words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
         yield Finding("operator", PROBLEM, message, _chart_for(facts))
 
 
+def _plans(facts: Facts) -> Iterator[Finding]:
+    """Plans of the namespace whose deletion waits, where nobody acts who could take its steps."""
+    if isinstance(facts.plans, Unread) or facts.leader is not None:
+        return
+    for plan in facts.plans:
+        if plan.namespace == facts.namespace and plan.deleted_at is not None:
+            message = (
+                f"plan {plan.name} is being deleted since {plan.deleted_at}, and no operator acts that could retire it"
+            )
+            yield Finding("plans", PROBLEM, message, f"servingplan uninstall -n {plan.namespace}")
+
+
+def _without_a_deployment(facts: Facts) -> Finding:
+    leader = facts.leader
+    if not isinstance(leader, Leader):
+        return Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
+    message = (
+        f"no Deployment of an operator is in this cluster, but {leader.holder} acts: it renewed the Lease {leader.lease} "
+        f"{leader.seconds_ago:.0f} s ago"
+    )
+    return Finding("operator", NOTE, message)
+
+
 EVERYWHERE = " --set 'namespaces={*}'"
-"""For an operator of all namespaces: the values of an old release do not say so, and without a list no chart is upgraded."""
+"""For an operator of all namespaces: the values of an old release do not say so, and without a list its upgrade is refused."""
 
 
 def _chart_for(facts: Facts) -> str:
@@ -145,8 +175,8 @@ def _chart_for(facts: Facts) -> str:
         return "servingplan doctor  # as somebody who may list Deployments: this command rests on the operators that are there"
     operators = facts.operators
     if mine := next((item for item in operators if item.has(facts.namespace)), None):
-        return _upgrade(mine) + ("" if words(mine.settings.get("SERVINGPLAN_NAMESPACES", "")) else EVERYWHERE)
-    listed = words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
+        return _upgrade(mine) + ("" if names.words(mine.settings.get("SERVINGPLAN_NAMESPACES", "")) else EVERYWHERE)
+    listed = names.words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
     install = f"helm upgrade --install servingplan {CHART} -n {OWN_NAMESPACE} --create-namespace"
     command = _upgrade(operators[0]) if operators else install
     return f"{command} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -13,17 +14,19 @@ from urllib.parse import urlsplit
 from servingplan.api.v1alpha1 import GROUP, PLURAL
 from servingplan.doctor.facts import (
     Facts,
+    Leader,
     Operator,
     PlanFacts,
     PrometheusFacts,
     Right,
     SizedObject,
     Unread,
-    words,
 )
 from servingplan.doctor.rights import PoolResource, needed
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS, SERVICES, Resource
+from servingplan.lease import LABELS as LEASE_LABELS
+from servingplan.lease import LEASES, lease_names
 from servingplan.model import names
 from servingplan.model.readings import SeenCatalogue
 from servingplan.observe.parse import node_of, owns, seen_additions
@@ -41,6 +44,8 @@ NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 SELF_REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", False)
 GATEWAYS = Resource("gateway.networking.k8s.io/v1", "gateways", "Gateway")
+LEASE_SEEN_SECONDS = 60.0
+"""How old the renewal of a Lease may be; its holder renews it every two seconds."""
 _THREADS = 16
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
@@ -70,16 +75,17 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
     with ThreadPoolExecutor(_THREADS) as threads:
         operators = _tried(lambda: _operators(api))
         settings = _settings(operators, namespace)
-        kinds = sorted({*KINDS, *words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))})
+        kinds = sorted({*KINDS, *names.words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))})
         looked_up = {key: _tried(partial(_resource, api, key, groups)) for key in kinds}
         served = {key: found for key, found in looked_up.items() if isinstance(found, Resource)}
-        allowed = words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))
+        allowed = names.words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))
         rights = needed(
             namespace=namespace,
             pools=[_pool_resource(served[key]) for key in allowed if key in served],
             groups=groups,
             lease_namespace=settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE),
             catalogue_namespace=settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", ""),
+            marks_machines=settings.get("SERVINGPLAN_MARK_MACHINES") == "true",
         )
         url = prometheus_url or settings.get("SERVINGPLAN_PROMETHEUS_URL", "")
         catalogue_namespace = settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", "")
@@ -94,6 +100,8 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         prometheus = threads.submit(_tried, lambda: _prometheus(api, url))
         devices = threads.submit(_tried, lambda: _devices(api, groups))
         classes = threads.submit(_tried, lambda: _device_classes(api, groups))
+        leases_in = settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE)
+        leader = threads.submit(_tried, lambda: _leader(api, leases_in, namespace))
         queues = threads.submit(_tried, lambda: _queues(api, groups, namespace))
         catalogues = threads.submit(_tried, lambda: _catalogues(api, catalogue_namespace))
         found = {key: future.result() for key, future in pools.items()}
@@ -105,6 +113,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             rights=len(rights),
             refused=_tried(lambda: _refused(rights, reviews)),
             operators=operators,
+            leader=leader.result(),
             definition=definition.result(),
             nodes=nodes.result(),
             pools=tuple(item for items in found.values() if not isinstance(items, Unread) for item in items),
@@ -128,7 +137,7 @@ def _tried[Found](make: Callable[[], Found]) -> Found | Unread:
 
 
 def _settings(operators: tuple[Operator, ...] | Unread, namespace: str) -> Mapping[str, str]:
-    """Those of the operator that has the namespace, else of the first."""
+    """The settings of the operator that manages the namespace, else those of the first operator."""
     found = () if isinstance(operators, Unread) else operators
     mine = [item for item in found if item.has(namespace)]
     return next(iter([*mine, *found])).settings if found else {}
@@ -159,6 +168,21 @@ def _operator(item: Json) -> Operator | None:
         ready=(item.get("status") or {}).get("readyReplicas") or 0,
         settings=settings,
     )
+
+
+def _leader(api: Reads, lease_namespace: str, namespace: str) -> Leader | Unread | None:
+    """Who renewed the Lease for a namespace, or for all, in the last minute by the clock here, which may be off by less."""
+    if not lease_namespace:
+        return Unread("the installation has no Lease")
+    label = ",".join(f"{key}={value}" for key, value in LEASE_LABELS.items())
+    for item in api.list(LEASES, namespace=lease_namespace, labels=label):
+        name, spec = item["metadata"]["name"], item.get("spec") or {}
+        if name not in lease_names((namespace,)) + lease_names(()) or not spec.get("renewTime"):
+            continue
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(spec["renewTime"])).total_seconds()
+        if abs(seconds) <= LEASE_SEEN_SECONDS:
+            return Leader(f"{lease_namespace}/{name}", str(spec.get("holderIdentity")), max(0.0, seconds))
+    return None
 
 
 def _resource(api: Reads, key: str, groups: Mapping[str, tuple[str, ...]]) -> Resource | None:
@@ -254,6 +278,7 @@ def _plan(item: Json) -> PlanFacts:
         name=metadata["name"],
         routing=names.routing_name(metadata["name"], gateway.get("configMap")),
         has_routes=bool(gateway.get("httpRoute")),
+        deleted_at=metadata.get("deletionTimestamp"),
     )
 
 

@@ -9,6 +9,7 @@ from servingplan.api.v1alpha1 import GROUP, PLURAL
 from servingplan.doctor.facts import Right
 
 DEVICE_GROUP = "resource.k8s.io"
+MACHINES_GROUP = "cluster.x-k8s.io"
 FOLLOW = ("list", "watch")
 READ = ("get", *FOLLOW)
 CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
@@ -19,6 +20,7 @@ SPAN = "write replicas over several nodes"
 DEVICES = "use GPUs that are devices"
 SIZE = "size node pools"
 REFUSALS = "read which nodes a provider refused"
+MARK = "choose the Machine that a pool gives back"
 LEAD = "hold the lease"
 CATALOGUES = "read the catalogues of the installation"
 QUOTA = "read the quota of queues"
@@ -40,14 +42,19 @@ def needed(
     groups: Collection[str],
     lease_namespace: str,
     catalogue_namespace: str,
+    marks_machines: bool = False,
 ) -> tuple[Right, ...]:
     """All rights for plans of a namespace, with these kinds of pools. ``groups``: API groups that the cluster serves. Without a
-    namespace of leases or of catalogues nothing is needed for them."""
+    namespace of leases or of catalogues nothing is needed for them. ``marks_machines``: this is switched on."""
+    found = _rows(namespace, tuple(pools), groups, lease_namespace, catalogue_namespace)
+    marking: tuple[_Row, ...] = (
+        ((MARK, None, MACHINES_GROUP, "machines", ("get", "patch")),)
+        if marks_machines and MACHINES_GROUP in groups
+        else ()
+    )
     return tuple(
         Right(group, resource, verb, where, purpose)
-        for purpose, where, group, resource, verbs in _rows(
-            namespace, tuple(pools), groups, lease_namespace, catalogue_namespace
-        )
+        for purpose, where, group, resource, verbs in (*found, *marking)
         for verb in verbs
     )
 

@@ -37,11 +37,11 @@ def _turning_point(found: Frontier) -> Iterable[str]:
         else:
             yield f"With {_value(found, last.x)} {cost}; with fewer it costs more, or not all is served."
         return
-    held = f" It is held by {', '.join(answer.binding)}." if answer.binding else ""
+    limited = f" It is limited by {', '.join(answer.binding)}." if answer.binding else ""
     if len(same) > 1:
-        yield f"More {what} stops helping at {_value(found, same[0].x)}, where {_share(answer)} is served.{held}"
+        yield f"More {what} stops helping at {_value(found, same[0].x)}, where {_share(answer)} is served.{limited}"
     else:
-        yield f"More {what} still helps {_where(found, last.x)}, where {_share(answer)} is served.{held}"
+        yield f"More {what} still helps {_where(found, last.x)}, where {_share(answer)} is served.{limited}"
 
 
 def _most_demand(found: Frontier) -> Iterable[str]:
@@ -105,7 +105,7 @@ def _worth(whole: Answer, less: Answer) -> str:
 
 
 def _share(answer: Answer) -> str:
-    return words.share(answer) if answer.scale is not None else f"{words.share(answer)} of what is asked for"
+    return words.share(answer) if answer.scale is not None else f"{words.share(answer)} of the demand"
 
 
 def _equal(point: Point, last: Point) -> bool:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection
 from contextlib import closing
 
-from servingplan.render.envoy.routes import STICKY
+from servingplan.routing.envoy.routes import STICKY
 
 DEADLINE_SECONDS = 1.0
 _STATS = "/stats?format=json&filter=%5C.membership_healthy$"

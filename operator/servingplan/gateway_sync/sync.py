@@ -21,8 +21,8 @@ from servingplan.gateway_sync.folder import Folder
 from servingplan.gateway_sync.handover import services_with_weight, with_routes_of, without_the_empty
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, Kube, Resource
 from servingplan.model import names
-from servingplan.render.envoy import Place, clusters, endpoint_files, envoy_files, route_configuration
-from servingplan.render.routing import KEY
+from servingplan.model.names import ROUTING_KEY
+from servingplan.routing.envoy import Place, clusters, endpoint_files, envoy_files, route_configuration
 
 log = logging.getLogger("servingplan.gateway")
 
@@ -169,7 +169,7 @@ class Sync:
         found = item["items"] if kind == "LISTED" else [item] if kind in ("ADDED", "MODIFIED") else []
         for config_map in found:
             try:
-                document = json.loads((config_map.get("data") or {})[KEY])
+                document = json.loads((config_map.get("data") or {})[ROUTING_KEY])
                 route_configuration(document)
                 clusters(document, namespace=self._namespace)
             except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -78,6 +78,7 @@ class Operator:
             pool_kinds=self.settings.pool_kinds,
             urls=urls,
             pod_access=self.settings.pod_access,
+            marks_machines=self.settings.marks_machines,
             namespace_budgets=self.settings.namespace_budgets,
             demand=self._demand,
             engines=self._engines,

@@ -1,1 +1,1 @@
-"""PURE. What the fleet teaches: from the figures of engines to factors that correct the profiles (``docs/learning.md``)."""
+"""PURE. Learning in service: from the figures of engines to factors that correct the profiles (``docs/learning.md``)."""

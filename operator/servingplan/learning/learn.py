@@ -8,6 +8,8 @@ take g times as long, the rate is divided by g, and
 
 has one solution g, since both factors grow with g.
 
+The ratio of a tail is percentile / mean, observed over expected at the same share: 1 for an engine that is only slower.
+
 What is known is the mean of the logarithms of ratios, each look weighted by its requests, and the requests behind it, the
 evidence n. Its weight against the profile is n / (n + ``PRIOR_REQUESTS``): the mean of normal variables whose prior is worth so
 many requests. Evidence fades exponentially, so an old observation counts less than a new one, and nothing is known for ever.
@@ -22,7 +24,7 @@ from typing import Any
 
 from servingplan.model.fleet import LearnedFactor, LearnedKind, LearnedLook, UsedFactor
 from servingplan.model.times import seconds_between
-from servingplan.profiles.expected import Expected
+from servingplan.profiles.expected import Expected, Latencies
 from servingplan.profiles.learned import LEARNABLE, Factor, Learnable, Learned
 
 PRIOR_REQUESTS = 50.0
@@ -37,8 +39,8 @@ HALF_LIFE_SECONDS = 6 * 3600.0
 FADE_EVERY_SECONDS = 1800.0
 """How often evidence is written down as faded while nothing is observed."""
 FEWEST_REQUESTS = 20.0
-"""A look with fewer requests teaches nothing: single long answers would decide it."""
-LARGEST_FACTOR: dict[Learnable, float] = {"rate": 2.0, "ttft": 3.0, "tpot": 3.0}
+"""A window with fewer requests is left out: single long answers would decide it."""
+LARGEST_FACTOR: dict[Learnable, float] = {"rate": 2.0, "ttft": 3.0, "tpot": 3.0, "ttft_tail": 2.0, "tpot_tail": 2.0}
 """Factors are kept within this, in both directions. Nearly all of the shipped measurements are within 2 of the
 formulas; latencies scatter more than rates."""
 LARGEST_RATIO = 5.0
@@ -51,6 +53,9 @@ WELL_KNOWN = 0.5
 """The weight from which on a factor is known well."""
 MIX = 1.3
 """Mean lengths may differ by this factor from those of the classes that are routed there."""
+TAIL_MIX = 1.4
+"""The percentile of prompts over their mean may differ by this factor from that of the classes: a few far longer prompts make
+the tail of latencies, and the plan is not made for them."""
 TRUSTED_UTILIZATION = (0.1, 0.85)
 """Latencies are compared at these shares of the highest rate. Below, iterations are mostly launches and say little of others;
 beyond, the formulas are much less exact (``docs/latency.md``)."""
@@ -100,6 +105,16 @@ class Observed:
     """The mean length of prompts of these classes."""
     planned_output_tokens: float
     """The mean length of their answers."""
+    percentile: float = 95.0
+    """The percentile of requests that must keep the limits of these classes, the highest of them."""
+    ttft_percentile_seconds: float | None = None
+    """That of the time to the first token; None: it is not known."""
+    tpot_percentile_seconds: float | None = None
+    """That of the time per further token of each request; None: it is not known."""
+    prompt_ratio: float | None = None
+    """The percentile of the lengths of prompts over their mean; None: it is not known."""
+    planned_prompt_ratio: float | None = None
+    """The same of these classes."""
 
 
 type Expect = Callable[[], Expected | None]
@@ -116,17 +131,22 @@ def learned(before: LearnedKind | None, now: str, observed: Observed | None, exp
     """
     if observed is None or (before is not None and not _is_new(before, observed)):
         return _faded(before, now)
+
+    def named(*factors: LearnedFactor) -> dict[str, LearnedFactor]:
+        return {str(name): factor for name, factor in zip(LEARNABLE, factors, strict=True)}
+
     known = before or LearnedKind(at=observed.at)
     passed = seconds_between(known.at, observed.at)
-    rate, ttft, tpot = (_older(factor, passed) for factor in (known.rate, known.ttft, known.tpot))
+    rate, ttft, tpot, ttft_tail, tpot_tail = (_older(getattr(known, name), passed) for name in LEARNABLE)
     why = _refusal(observed)
     expectation = None if why else expect()
     if expectation is None:
         why = why or "the profile knows no rate for such lengths"
-        update = {"at": observed.at, "rate": rate, "ttft": ttft, "tpot": tpot, "look": _look(observed, why)}
-        return _used(known.model_copy(update=update))
+        older = named(rate, ttft, tpot, ttft_tail, tpot_tail)
+        return _used(known.model_copy(update={**older, "at": observed.at, "look": _look(observed, why)}))
     count = min(observed.requests, MOST_PER_LOOK)
     told: list[str] = []
+    tail_refusal = None
 
     def take(name: Learnable, factor: LearnedFactor, ratio: float) -> LearnedFactor:
         after = _taken(name, factor, math.log(ratio), count)
@@ -151,11 +171,42 @@ def learned(before: LearnedKind | None, now: str, observed: Observed | None, exp
             tpot = take("tpot", tpot, ratio)
             if not exceeds and abs(math.log(ratio) + known.rate.log) <= AGREES:
                 rate = known.rate  # confirmed, so it does not fade
+        ratios = _tail_ratios(observed, at)
+        tail_refusal = _tail_refusal(observed) if ratios else None
+        if tail_refusal is None:
+            ttft_tail = take("ttft_tail", ttft_tail, ratios["ttft"]) if "ttft" in ratios else ttft_tail
+            tpot_tail = take("tpot_tail", tpot_tail, ratios["tpot"]) if "tpot" in ratios else tpot_tail
     elif not full and not exceeds:
         told.append(f"{utilization:.0%} of the highest rate arrives, from {least:.0%} to {most:.0%} can be compared")
-    look = _look(observed, ", ".join(told) or None, expectation, share, Learned(*map(_factor, (rate, ttft, tpot))))
-    update = {"at": observed.at, "rate": rate, "ttft": ttft, "tpot": tpot, "look": look}
-    return _used(known.model_copy(update=update))
+    fresh = named(rate, ttft, tpot, ttft_tail, tpot_tail)
+    corrections = Learned(*map(_factor, fresh.values()))
+    look = _look(observed, ", ".join(told) or None, expectation, share, corrections)
+    look = look.model_copy(update={"tail_refused": tail_refusal})
+    return _used(known.model_copy(update={**fresh, "at": observed.at, "look": look}))
+
+
+def _tail_ratios(observed: Observed, at: Latencies) -> dict[str, float]:
+    """Percentile over mean, observed over expected, of the latencies for which all four are known."""
+    found: dict[str, float] = {}
+    for name in ("ttft", "tpot"):
+        seen, mean = (getattr(observed, f"{name}_{word}seconds") for word in ("percentile_", ""))
+        late, usual = (getattr(at, f"{name}_{word}seconds") for word in ("percentile_", ""))
+        if seen and mean and usual > 0 and late > 0:
+            found[name] = seen / mean / (late / usual)
+    return found
+
+
+def _tail_refusal(observed: Observed) -> str | None:
+    """Why nothing can be learned of tails from a look that teaches means."""
+    if observed.prompt_ratio is None or observed.planned_prompt_ratio is None:
+        return "how long the longest prompts are is not known, so percentiles are not compared"
+    off = observed.prompt_ratio / observed.planned_prompt_ratio
+    if 1 / TAIL_MIX <= off <= TAIL_MIX:
+        return None
+    return (
+        f"the {observed.percentile:g}th percentile of prompts is {observed.prompt_ratio:.2f} times their mean, that of the "
+        f"classes {observed.planned_prompt_ratio:.2f} times, so percentiles are not compared"
+    )
 
 
 def _utilization(share: float, rate: Factor, slower: float) -> float:
@@ -278,12 +329,26 @@ def _look(
         tpot_seconds=None if observed.tpot_seconds is None else _rounded(observed.tpot_seconds),
         refused=refused,
     )
+    seen = {
+        f"{name}_percentile_seconds": _rounded(seconds)
+        for name, seconds in (("ttft", observed.ttft_percentile_seconds), ("tpot", observed.tpot_percentile_seconds))
+        if seconds is not None
+    }
+    if seen:
+        look = look.model_copy(update={**seen, "percentile": observed.percentile})
     if expectation is None:
         return look
     utilization = _utilization(share, known.rate, math.exp(known.tpot.shift))
     profile, corrected = expectation.at(share), expectation.at(utilization)
+    shifts = {"ttft": known.ttft.shift + known.ttft_tail.shift, "tpot": known.tpot.shift + known.tpot_tail.shift}
+    expected = {
+        f"expected_{name}_percentile_seconds": _rounded(late * math.exp(shifts[name]))
+        for name in shifts
+        if f"{name}_percentile_seconds" in seen and (late := getattr(corrected, f"{name}_percentile_seconds")) > 0
+    }
     return look.model_copy(
         update={
+            **expected,
             "profile_ttft_seconds": _rounded(profile.ttft_seconds),
             "profile_tpot_seconds": _rounded(profile.tpot_seconds),
             "expected_ttft_seconds": _rounded(corrected.ttft_seconds * math.exp(known.ttft.shift)),

@@ -101,12 +101,14 @@ SLO_OBJECTIVE = _gauge(
 LEARNED = _gauge(
     "learned_factor_ratio",
     ("model", "pool", "deployment", "quantity"),
-    "Factor that plans put on the profile; quantity: rate, ttft, tpot. Absent if the spec does not ask to learn.",
+    "Factor that plans put on the profile; quantity: rate, ttft, tpot, and ttft_tail and "
+    "tpot_tail, which percentiles have beside them. Absent if the spec does not ask to learn.",
 )
 OBSERVED_LATENCY = _gauge(
     "observed_latency_seconds",
     ("model", "pool", "deployment", "latency"),
-    "Mean latency that engines measured over the last window, s; latency: ttft, tpot.",
+    "Latency that engines measured over the last window, s; latency: ttft and tpot, which are means, ttft_percentile and "
+    "tpot_percentile, which are those of the classes' limits.",
 )
 PREDICTED_LATENCY = _gauge(
     "predicted_latency_seconds",

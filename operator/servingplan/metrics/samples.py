@@ -27,8 +27,8 @@ from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
 from servingplan.rollout.next import ready_replicas
+from servingplan.routing.conditions import routing_after
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
-from servingplan.status.routing import routing_after
 
 Key = tuple[Family, tuple[str, ...]]
 """A metric, and the values of its labels in their order."""
@@ -154,7 +154,13 @@ def _learned(fleet: Fleet, decision: Decision) -> Iterator[tuple[Key, float]]:
             continue
         labels = (item.model, item.pool, item.deployment)
         used = in_use(kind)
-        for quantity, shift in (("rate", used.rate_shift), ("ttft", used.ttft.shift), ("tpot", used.tpot.shift)):
+        for quantity, shift in (
+            ("rate", used.rate_shift),
+            ("ttft", used.ttft.shift),
+            ("tpot", used.tpot.shift),
+            ("ttft_tail", used.ttft_tail.shift),
+            ("tpot_tail", used.tpot_tail.shift),
+        ):
             yield (families.LEARNED, (*labels, quantity)), math.exp(shift)
         look = kind.look
         if look is None:
@@ -162,6 +168,8 @@ def _learned(fleet: Fleet, decision: Decision) -> Iterator[tuple[Key, float]]:
         for latency, seen, expected in (
             ("ttft", look.ttft_seconds, look.profile_ttft_seconds),
             ("tpot", look.tpot_seconds, look.profile_tpot_seconds),
+            ("ttft_percentile", look.ttft_percentile_seconds, None),
+            ("tpot_percentile", look.tpot_percentile_seconds, None),
         ):
             if seen is not None:
                 yield (families.OBSERVED_LATENCY, (*labels, latency)), seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, override
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from servingplan.model import names
 
@@ -60,6 +60,10 @@ class ResizePool(Action):
     pool: str
     before: int
     nodes: int
+    machines: tuple[str, ...] = Field(default=(), exclude_if=lambda machines: not machines)
+    """The Machines of nodes that are to go, as ``NAMESPACE/NAME``. They are marked before the size falls."""
+    spared: tuple[str, ...] = Field(default=(), exclude_if=lambda spared: not spared)
+    """Those of nodes that are to stay. A mark of ours on them is taken off."""
 
 
 class PlacePod(Action):

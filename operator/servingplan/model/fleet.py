@@ -308,6 +308,10 @@ class UsedFactor(Part):
     """How much it counts against the profile, 0 to 1."""
 
 
+UNKNOWN = LearnedFactor()
+"""A factor of which nothing is known."""
+
+
 class LearnedLook(Part):
     """What engines measured over the last window, and what the profile says of that load."""
 
@@ -333,6 +337,18 @@ class LearnedLook(Part):
     """The same for the time per further token."""
     utilization: float | None = None
     """The share of the highest rate that arrived, with these corrections."""
+    percentile: float | None = Field(default=None, exclude_if=lambda percentile: percentile is None)
+    """The percentile of the following latencies; None and left out, as they are, if none was compared."""
+    ttft_percentile_seconds: float | None = Field(default=None, exclude_if=lambda seconds: seconds is None)
+    """That of the time to the first token, as engines counted it."""
+    tpot_percentile_seconds: float | None = Field(default=None, exclude_if=lambda seconds: seconds is None)
+    """That of the time per further token."""
+    expected_ttft_percentile_seconds: float | None = Field(default=None, exclude_if=lambda seconds: seconds is None)
+    """What the profile predicts of it with the corrections known so far."""
+    expected_tpot_percentile_seconds: float | None = Field(default=None, exclude_if=lambda seconds: seconds is None)
+    """The same for the time per further token."""
+    tail_refused: str | None = Field(default=None, exclude_if=lambda refused: refused is None)
+    """Why nothing was learned of percentiles although means were compared, for people."""
     refused: str | None = None
     """Why nothing was learned from it, for people."""
 
@@ -348,16 +364,27 @@ class LearnedKind(Part):
     """The factor of the time to the first token, at an equal share of the highest rate."""
     tpot: LearnedFactor = LearnedFactor()
     """The factor of the time per further token, likewise."""
+    ttft_tail: LearnedFactor = Field(default=UNKNOWN, exclude_if=lambda factor: factor == UNKNOWN)
+    """The factor of a percentile of the time to the first token over its mean."""
+    tpot_tail: LearnedFactor = Field(default=UNKNOWN, exclude_if=lambda factor: factor == UNKNOWN)
+    """The same of the time per further token."""
     used: dict[str, UsedFactor] = {}
-    """The factors with which plans are made, by ``rate``, ``ttft`` and ``tpot``. They do not change while the knowledge
+    """The factors with which plans are made, by the names of the fields above. They do not change while the knowledge
     hardly changes."""
     look: LearnedLook | None = None
     """The last look; None if nothing was observed for a while."""
 
+    @property
+    def knows_tails(self) -> bool:
+        """Whether it has a field that form 4 of the record does not know."""
+        compared = self.look is not None and self.look.percentile is not None
+        return compared or self.ttft_tail != UNKNOWN or self.tpot_tail != UNKNOWN
 
-RECORD_VERSION = 4
+
+RECORD_VERSION = 5
 """Form of the plan record. Raised whenever a field is added that an older operator would not understand. Forms from
-1, which has no ``version``, are read as well; ``tests/golden/record`` keeps one of each."""
+1, which has no ``version``, are read as well; ``tests/golden/record`` keeps one of each. A record without
+the fields that form 5 brought is written in form 4, which older operators read."""
 
 
 class PlanRecord(Part):
@@ -395,6 +422,11 @@ class PlanRecord(Part):
     """What was learned from running replicas, by kind of replica (``planning.lessons``)."""
     start_times: dict[str, StartTimes] = {}
     """The last starts by ``model/variant/pool``."""
+
+    @property
+    def form(self) -> int:
+        """The oldest form that has all that is known here."""
+        return RECORD_VERSION if any(kind.knows_tails for kind in self.learned.values()) else 4
 
 
 def digest(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from servingplan.model.fleet import digest
+from servingplan.model.world import LiveObject
 
 
 def asked_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -13,6 +14,14 @@ def asked_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     metadata = manifest["metadata"]
     asked: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
     return asked | {key: manifest[key] for key in ("spec", "data") if key in manifest}
+
+
+def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
+    """Whether an object exists, belongs to the plan, and is as rendered or as admission rewrites that. What others or the
+    API server added to it does not count."""
+    if live is None or not live.ours:
+        return False
+    return covers(live.manifest, asked_of(manifest)) or is_rewritten(live.rewritten, live.manifest, manifest)
 
 
 def covers(live: Any, wanted: Any) -> bool:

@@ -60,6 +60,8 @@ GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 WORKER_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
 """Labels of the pods of a LeaderWorkerSet: their group, and their place in it; the leader's is 0."""
 GROUP_SIZE_ANNOTATION = "leaderworkerset.sigs.k8s.io/size"
+ROUTING_KEY = "routing.json"
+"""The key of the routing document in its ConfigMap."""
 PLACEMENT_GATE = f"{PREFIX}placement"
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_RESOURCE_PATTERN = r"^[a-z0-9][-a-z0-9.]*/(gpu|gpu\.[A-Za-z0-9._-]+|mig-[A-Za-z0-9._-]+)$"
@@ -75,6 +77,11 @@ _LONGEST_DEPLOYMENT_NAME = 46
 def is_gpu_resource(name: str) -> bool:
     """Whether an extended resource counts GPUs."""
     return _GPU_RESOURCES.match(name) is not None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a list that is separated by commas, as in annotations and options; without empty ones."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def slug(text: str, longest: int) -> str:

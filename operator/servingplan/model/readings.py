@@ -44,6 +44,17 @@ class SeenDemand(Fact):
     """The arrivals, ordered by model and class."""
 
 
+class Histogram(Fact):
+    """Counts of values by upper bound, as engines publish them."""
+
+    bounds: tuple[float, ...]
+    """The finite upper bounds, rising."""
+    counts: tuple[float, ...]
+    """The values of at most each bound. They never fall."""
+    total: float
+    """All values."""
+
+
 class EngineFigures(Fact):
     """What the engine of one pod measured over a window."""
 
@@ -61,6 +72,12 @@ class EngineFigures(Fact):
     """The mean time per further token of each request."""
     gap_seconds: float | None = None
     """The mean time between two outputs, for engines that do not report ``tpot_seconds``."""
+    ttft: Histogram | None = None
+    """The times to the first token, in seconds; None if they were not read."""
+    tpot: Histogram | None = None
+    """The times per further token of each request."""
+    prompts: Histogram | None = None
+    """The lengths of prompts, in tokens."""
     running: float
     """The mean number of requests in the batch."""
     least_waiting: float

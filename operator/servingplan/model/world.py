@@ -104,7 +104,9 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """Whether an autoscaler or the cloud is removing it."""
-    closing: tuple[Taint, ...] = ()
+    machine: str = ""
+    """The Machine of Cluster API behind it, as ``NAMESPACE/NAME``; empty if there is none."""
+    state_taints: tuple[Taint, ...] = ()
     """Taints of its state that keep new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
     @property
@@ -314,6 +316,12 @@ class PoolObject(Fact):
     offered: Offered | None = None
     """What the cloud sells; None if nothing says."""
 
+    @property
+    def spoken(self) -> str:
+        """The object's name for people: its kind, its namespace if it has one, and its name."""
+        kind, namespace, name = self.reference.split("/", 2)
+        return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
 
 class Failure(Fact):
     """A source that could not be read."""
@@ -399,6 +407,8 @@ class Observation(Fact):
     """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None
     """What the installation allows podTemplates to ask for (``render.pod_access``); None allows everything."""
+    marks_machines: bool = False
+    """Whether the installation lets the operator mark the Machines whose nodes a pool is to give back."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """The additions to the catalogue, ordered by name and key. Offline, the shipped prices are among them; in a
     cluster only what the installation states."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from servingplan.errors import InputError
+from servingplan.model.names import words
 from servingplan.model.world import NamespaceBudget, PlanObject
 
 EVERY_OTHER = "*"
@@ -23,7 +24,7 @@ _ENTRY = re.compile(r"(?P<namespace>\*|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)=(?P<d
 def parse_budgets(text: str) -> dict[str, float]:
     """Dollars per hour by namespace, from ``NAMESPACE=DOLLARS`` separated by commas. Raises ``InputError``."""
     found: dict[str, float] = {}
-    for part in (item.strip() for item in text.split(",") if item.strip()):
+    for part in words(text):
         entry = _ENTRY.fullmatch(part)
         if entry is None or not _DOLLARS.fullmatch(entry["dollars"]) or entry["namespace"] in found:
             advice = "must be NAMESPACE=DOLLARS once for each namespace, such as llm=40 (* stands for all others)"

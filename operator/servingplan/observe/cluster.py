@@ -30,7 +30,7 @@ from servingplan.observe.engine_figures import Engines
 from servingplan.observe.engines import EngineRequests
 from servingplan.observe.failures import failure, unsure
 from servingplan.observe.near import near, with_devices
-from servingplan.observe.offerings import Offerings
+from servingplan.observe.offerings import Market
 from servingplan.observe.other_plans import other_plans
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference
@@ -76,10 +76,11 @@ class Reader:
         pool_kinds: frozenset[str] | None,
         urls: UrlPolicy,
         pod_access: frozenset[str] | None = None,
+        marks_machines: bool = False,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
         engines: Engines | None = None,
-        offerings: Offerings | None = None,
+        offerings: Market | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
@@ -93,6 +94,7 @@ class Reader:
         self._state = state
         self._outside = outside or OverHttp(urls)
         self._budgets = namespace_budgets
+        self._marks_machines = marks_machines
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._engines = engines
@@ -169,6 +171,7 @@ class Reader:
                 for item in (spec.profiles if spec else ())
             ),
             pod_access=self._pod_access,
+            marks_machines=self._marks_machines,
             catalogues=catalogues(seen),
             model_configs=tuple(self._config_maps.model_config(plan.namespace, name) for name in sorted(configs)),
         )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.signals import Query
-from servingplan.learning.figures import WINDOW_SECONDS, query, read
-from servingplan.model.readings import SeenEngines
+from servingplan.learning.figures import WINDOW_SECONDS, query, query_counts, read, with_counts
+from servingplan.model.readings import EngineFigures, SeenEngines
 from servingplan.model.times import text_of
 from servingplan.observe.polling import Polling, Watched
 from servingplan.observe.prometheus import ask
@@ -93,12 +93,12 @@ class EngineReader:
         now = self._clock()
         try:
             source, own = source_of(spec, namespace, self._urls, self._shared)
-            text = query(
-                (model.name for model in spec.models),
-                namespace=namespace,
-                namespace_label=None if own else self._shared.namespace_label,
-            )
-            engines = read(ask(source, Query(text), now, reach=0))
+            models = [model.name for model in spec.models]
+            label = None if own else self._shared.namespace_label
+            asked = query(models, namespace=namespace, namespace_label=label)
+            engines = read(ask(source, Query(asked), now, reach=0))
+            counts = query_counts(models, namespace=namespace, namespace_label=label)
+            engines = _with_counts(engines, lambda: ask(source, Query(counts), now, reach=0))
         except NotAsked as error:
             return SeenEngines(refused=str(error), refused_reason=error.reason), str(error)
         except NoAnswer as error:
@@ -106,3 +106,17 @@ class EngineReader:
         except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             return SeenEngines(problem=f"Prometheus {NO_ANSWER}"), f"its answer is not what is promised: {error}"
         return SeenEngines(at=text_of(now), window_seconds=WINDOW_SECONDS, engines=engines), ""
+
+
+def _with_counts(
+    engines: tuple[EngineFigures, ...], answer: Callable[[], Sequence[Mapping[str, Any]]]
+) -> tuple[EngineFigures, ...]:
+    """The figures with the counts behind percentiles, or without: means are learned from all the same where a large fleet's
+    counts are more than one answer may hold."""
+    if not engines:
+        return engines
+    try:
+        return with_counts(engines, answer())
+    except (NoAnswer, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        log.info("no percentiles: %s", error)
+        return engines

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from servingplan.demand.signals import Query
 from servingplan.model.world import NodeTemplate, Offered
@@ -52,6 +52,14 @@ class Reading(NamedTuple):
     available: Mapping[Offering, bool]
     prices: Mapping[Offering, float]
     """$/h."""
+
+
+class Market(Protocol):
+    """Says what can be had of the nodes of pools."""
+
+    def of(self, template: NodeTemplate) -> Offered | None:
+        """What is known of the nodes that a pool's object makes; None if nothing is. Never blocks."""
+        ...
 
 
 class Offerings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from servingplan.model import names
@@ -68,10 +69,18 @@ def node_of(item: Json) -> Node:
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
         taints=tuple(filter(may_stay, taints_of(taints))),
-        closing=tuple(
+        machine=_machine_of(metadata.get("annotations") or {}),
+        state_taints=tuple(
             taint for taint in taints_of(taints) if not may_stay(taint) and taint.key not in DISRUPTION_TAINTS
         ),
     )
+
+
+def _machine_of(annotations: Mapping[str, str]) -> str:
+    """The Machine that Cluster API notes on a node (kubernetes-sigs/cluster-api, api/core/v1beta2/machine_types.go and
+    common_types.go), as ``NAMESPACE/NAME``; empty if it notes none."""
+    namespace, name = (annotations.get(f"cluster.x-k8s.io/{key}") for key in ("cluster-namespace", "machine"))
+    return f"{namespace}/{name}" if namespace and name else ""
 
 
 def _amount(quantity: Any, units: int = 1) -> int | None:

@@ -92,7 +92,7 @@ def pool_object(
         max_nodes=min((bound for bound in (max_nodes, most) if bound is not None), default=None),
         max_nodes_problem=max_nodes_problem,
         dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
-        allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
+        allowed_namespaces=names.words(allowed_text),
         resource_version=item["metadata"].get("resourceVersion", ""),
         asked=number(annotations.get(names.SIZE_ANNOTATION)),
         size_manager=size_manager(item, path, names.POOL_MANAGER),

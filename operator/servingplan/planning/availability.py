@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from servingplan.model.fleet import LearnedCap, PlanRecord, PoolStock
 from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Refusal
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, FOREVER, Pool
 
 FIRST_BACK_OFF_SECONDS = 300.0
 """How long a first cap lasts: as long as the Cluster Autoscaler leaves a group alone that gave it no node
@@ -97,7 +97,7 @@ def _not_offered(cap: LearnedCap | None, seen: Seen, now: str) -> LearnedCap:
     longer said."""
     if cap is not None and not cap.probing and not now_is(now, cap.until):
         return cap.model_copy(update={"nodes": min(cap.nodes, seen.existing)})
-    message = "whoever makes its nodes says that its cloud has none at this moment"
+    message = "its provider says that its cloud has no such nodes at this moment"
     return _lowered(None, seen.existing, NOT_OFFERED, message, now)
 
 
@@ -174,10 +174,15 @@ def with_stock(pools: tuple[Pool, ...], stock: Mapping[str, PoolStock]) -> tuple
 def cap_lines(pools: tuple[Pool, ...]) -> list[str]:
     """The caps that hold, in words, one per line."""
     return [
-        f"{pool.name} gives at most {cap.nodes} nodes until {cap.until} ({cap.reason}: {cap.message})"
+        f"{pool.name} gives at most {cap.nodes} nodes{until(cap.until)} ({cap.reason}: {cap.message})"
         for pool in pools
         if (cap := pool.cap) is not None
     ]
+
+
+def until(moment: str) -> str:
+    """Text with the end of a cap; empty if it does not end."""
+    return "" if moment == FOREVER else f" until {moment}"
 
 
 def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float, spend: float) -> PlanRecord:
@@ -216,7 +221,7 @@ def seen_of(pool: Pool) -> Seen:
     """What is seen of a pool in this turn."""
     return Seen(
         asked=pool.wanted,
-        came=sum(node.node.gpus > 0 and not node.closed for node in pool.nodes),
+        came=sum(node.node.gpus > 0 and (not node.closed or node.held_by_others) for node in pool.nodes),
         existing=pool.existing,
         blind=tuple(node.name for node in pool.blind_nodes),
         refusal=None if pool.object is None else pool.object.refusal,

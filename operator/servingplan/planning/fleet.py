@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
@@ -13,6 +14,8 @@ from servingplan.planning.pools import CENT, Pool
 from servingplan.planning.question import Posed, utilization
 from servingplan.planning.shapes import ShapeFacts, class_key
 
+_NOBODY = -(2**31)
+"""The priority of a node without replicas."""
 _DIGITS = 9
 """The decimals to which rates are rounded: smaller differences would make equal plans look different."""
 
@@ -57,46 +60,67 @@ def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[
     )
 
 
+class Content(NamedTuple):
+    """Nodes of a plan that go together: one, or those of a replica that takes several."""
+
+    pool: str
+    replicas: dict[str, int]
+    """The replicas on each of them, by Deployment; of one that takes several nodes, one."""
+    nodes: int
+    priority: int
+    """The highest priority of these replicas."""
+
+
+def contents_of(fleet: Fleet, pools: tuple[Pool, ...]) -> list[Content]:
+    """The nodes of a plan in these pools, the least important first."""
+    sizes = {pool.name: fleet.nodes[pool.name] for pool in pools if pool.name in fleet.nodes}
+    priorities = {item.deployment: item.priority for item in fleet.replica_sets}
+    spans = {item.deployment: item.nodes for item in fleet.replica_sets}
+    found: list[Content] = []
+    for group in fleet.groups:
+        # The nodes of one replica go together.
+        nodes = max((spans.get(name, 1) for name in group.replicas), default=1)
+        priority = max((priorities.get(name, 0) for name in group.replicas), default=_NOBODY)
+        content = Content(group.pool, group.replicas, nodes, priority)
+        found += [content] * (group.nodes // nodes if group.pool in sizes else 0)
+    for name, count in sizes.items():
+        empty = count - sum(item.nodes for item in found if item.pool == name)
+        found += [Content(name, {}, 1, _NOBODY)] * empty
+    return sorted(found, key=lambda item: (item.priority, item.pool))
+
+
+def without_contents(fleet: Fleet, going: Iterable[Content]) -> Fleet:
+    """The fleet without these nodes and the replicas on them."""
+    nodes = dict(fleet.nodes)
+    copies = {item.deployment: item.replicas for item in fleet.replica_sets}
+    for item in going:
+        nodes[item.pool] -= item.nodes
+        for deployment, count in item.replicas.items():
+            copies[deployment] = copies.get(deployment, 0) - count
+    sets = (_with_copies(item, copies[item.deployment]) for item in fleet.replica_sets if copies[item.deployment] > 0)
+    return fleet.model_copy(update={"replica_sets": tuple(sets), "nodes": nodes})
+
+
 def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet:
     """The fleet without its least important nodes, as many as it costs more than the budget. This is needed while prices or
     the budget have changed and a plan that fits is not found yet, or waits for approval."""
     by_name = {pool.name: pool for pool in pools}
     sizes = {name: count for name, count in fleet.nodes.items() if name in by_name}
-    priorities = {item.deployment: item.priority for item in fleet.replica_sets}
-    copies = {item.deployment: item.replicas for item in fleet.replica_sets}
-    spans = {item.deployment: item.nodes for item in fleet.replica_sets}
-    contents: list[tuple[str, dict[str, int], int]] = []
-    for group in fleet.groups:
-        # The nodes of one replica go together.
-        nodes = max((spans.get(name, 1) for name in group.replicas), default=1)
-        contents += [(group.pool, group.replicas, nodes)] * (group.nodes // nodes if group.pool in sizes else 0)
-    for name, count in sizes.items():
-        contents += [(name, {}, 1)] * (count - sum(nodes for pool, _, nodes in contents if pool == name))
-    contents.sort(key=lambda item: (max((priorities.get(key, 0) for key in item[1]), default=-(2**31)), item[0]))
 
     def cost() -> float:
         return math.fsum(_cost(by_name[name], count) for name, count in sizes.items())
 
     if cost() <= budget + CENT:
         return fleet
-    for name, replicas, nodes in contents:
-        pool = by_name[name]
-        saved = _cost(pool, sizes[name]) - _cost(pool, max(0, sizes[name] - max(nodes, pool.step)))
+    going: list[Content] = []
+    for item in contents_of(fleet, pools):
+        pool, size = by_name[item.pool], sizes[item.pool]
+        saved = _cost(pool, size) - _cost(pool, max(0, size - max(item.nodes, pool.step)))
         if saved <= 0 or cost() <= budget + CENT:
             continue
-        sizes[name] -= nodes
-        for deployment, count in replicas.items():
-            copies[deployment] = copies.get(deployment, 0) - count
-    return fleet.model_copy(
-        update={
-            "replica_sets": tuple(
-                _with_copies(item, copies[item.deployment])
-                for item in fleet.replica_sets
-                if copies[item.deployment] > 0
-            ),
-            "nodes": {**fleet.nodes, **sizes},
-        }
-    )
+        sizes[item.pool] -= item.nodes
+        going.append(item)
+    return without_contents(fleet, going)
 
 
 def _cost(pool: Pool, nodes: int) -> float:

@@ -18,6 +18,7 @@ from servingplan.planning.devices import chosen, product_in
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
 from servingplan.planning.quota import with_quotas
+from servingplan.planning.reservations import reserved
 from servingplan.planning.resources import are_apart, counted_by, offered_by, resource_errors, resource_of, slice_errors
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
@@ -114,7 +115,7 @@ def _read(
         replace(
             node,
             contradicts=node.name in wrong and not node.our_pods,
-            kept_off=keeps_off(node.node.closing, spec, item),
+            kept_off=keeps_off(node.node.state_taints, spec, item),
         )
         for node in nodes
     )
@@ -138,6 +139,7 @@ def _read(
         withdrawn=withdrawn,
         contradiction=_told(told),
         apart=are_apart(item, resource, world.device_classes),
+        reserved=reserved(item, world.now),
     )
     return pool, errors
 

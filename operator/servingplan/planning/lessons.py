@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from servingplan.api.models_v1alpha1 import Model, Variant
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.learning.learn import Expect, Observed, in_use, learned
+from servingplan.learning.tails import percentile_of, together, usual_ratio
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import LearnedKind, PlanRecord, ReplicaSet, digest
 from servingplan.model.llm import ModelCard
@@ -91,6 +92,8 @@ class _Kind:
     mix: Mix
     limits: tuple[float, float]
     """The loosest limits on TTFT and TPOT of the classes that are routed there, in seconds."""
+    percentile: float
+    """The highest percentile of requests that must keep the limits of one of them."""
 
 
 def look_at_engines(
@@ -172,7 +175,8 @@ def _kind(
         max(math.inf if slo.ttft_seconds is None else float(slo.ttft_seconds) for slo in slos),
         max(math.inf if slo.tpot_seconds is None else float(slo.tpot_seconds) for slo in slos),
     )
-    return _Kind(kind_of(model, variant, pool, made, measured), made, mix, limits)
+    percentile = float(max(slo.percentile for slo in slos))
+    return _Kind(kind_of(model, variant, pool, made, measured), made, mix, limits, percentile)
 
 
 def _observed(item: ReplicaSet, kind: _Kind, world: Observation) -> Observed | None:
@@ -194,6 +198,10 @@ def _observed(item: ReplicaSet, kind: _Kind, world: Observation) -> Observed | N
     if tpot is None and kind.made.settings.speculation is None:
         tpot = _mean(engines, "gap_seconds")
     ttft_limit, tpot_limit = kind.limits
+    percentiles = {
+        name: percentile_of(together([getattr(engine, name) for engine in engines]), kind.percentile)
+        for name in ("ttft", "tpot", "prompts")
+    }
     return Observed(
         at=seen.at,
         window_seconds=seen.window_seconds,
@@ -208,6 +216,11 @@ def _observed(item: ReplicaSet, kind: _Kind, world: Observation) -> Observed | N
         in_time=ttft is not None and ttft <= ttft_limit and (tpot is None or tpot <= tpot_limit),
         planned_input_tokens=kind.mix.input_tokens,
         planned_output_tokens=kind.mix.output_tokens,
+        percentile=kind.percentile,
+        ttft_percentile_seconds=percentiles["ttft"],
+        tpot_percentile_seconds=percentiles["tpot"],
+        prompt_ratio=None if percentiles["prompts"] is None else percentiles["prompts"] / max(1.0, lengths[0]),
+        planned_prompt_ratio=usual_ratio(kind.mix.spread.prompt, kind.percentile),
     )
 
 
@@ -229,6 +242,7 @@ def _expecting(observed: Observed, kind: _Kind, rows: MeasuredRows) -> Expect:
         spread=kind.mix.spread,
         copies=observed.replicas,
         rows=rows,
+        percentile=observed.percentile,
     )
 
 

@@ -17,6 +17,8 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node, Pod, PoolObject
 from servingplan.planning.declared import selector_text
 
+FOREVER = "9999-12-31T23:59:59Z"
+"""The end of a cap that does not end."""
 CENT = 1e-6
 """A difference of dollars per hour below this is none."""
 LEFT = "~left"
@@ -59,11 +61,17 @@ class PoolNode:
 
     @property
     def boots(self) -> bool:
-        """Whether it is still booting: it holds no pod, and it is not Ready, shows no GPUs or takes no pods yet."""
+        """Whether it is still booting: it holds no pod of ours, and it is not Ready, shows no GPUs, or takes no pods yet and
+        holds none of others."""
         node = self.node
         if self.our_pods or node.disrupted or not node.schedulable:
             return False
-        return not node.ready or node.gpus == 0 or self.closed
+        return not node.ready or node.gpus == 0 or (self.closed and not self.foreign_gpus)
+
+    @property
+    def held_by_others(self) -> bool:
+        """Whether pods of others keep the plan off it: they hold all of its GPUs, or some while it takes nobody more."""
+        return self.node.usable and self.foreign_gpus > 0 and (self.free_gpus == 0 or self.closed)
 
     @property
     def free_gpus(self) -> int:
@@ -118,6 +126,8 @@ class Pool:
     Guide, Application Considerations), so each slice is a replica by itself."""
     stock: PoolStock | None = None
     """What was learned about the nodes that the pool gives; only for pools that the plan sizes."""
+    reserved: LearnedCap | None = None
+    """What the pool's reservation gives now; None if it has none."""
     start_times: Mapping[str, StartTimes] = field(default_factory=dict)
     """What was learned of the starts of replicas on it (``cold_starts.start_key``)."""
     quota_gpus: int | None = None
@@ -210,9 +220,11 @@ class Pool:
 
     @property
     def cap(self) -> LearnedCap | None:
-        """The most nodes that the pool is known to give now; None if nothing is known."""
+        """The most nodes that the pool is known to give now; None if nothing is known. The smallest number of all sources
+        counts; of equal ones, what was seen comes before what was reserved."""
         cap = self.stock.cap if self.stock is not None else None
-        return None if cap is None or cap.probing else cap
+        known = [item for item in (cap, self.reserved) if item is not None and not item.probing]
+        return min(known, key=lambda item: item.nodes, default=None)
 
     @property
     def most_nodes(self) -> int:
@@ -231,7 +243,8 @@ class Pool:
         """The nodes that may be asked for now. After a cap is over, this is one more than it, or one more in each zone."""
         cap = self.stock.cap if self.stock is not None else None
         known = math.inf if cap is None else cap.nodes + self.step if cap.probing else cap.nodes
-        return self._whole_steps(min(max(self.spec.cap, self.spec.min_nodes), known))
+        reserved = math.inf if self.reserved is None else self.reserved.nodes
+        return self._whole_steps(min(max(self.spec.cap, self.spec.min_nodes), known, reserved))
 
     @property
     def step(self) -> int:
@@ -249,8 +262,8 @@ class Pool:
 
     @property
     def foreign_nodes(self) -> int:
-        """The nodes that pods of others hold completely. In a rented pool they are paid for and of no use."""
-        return sum(1 for node in self.nodes if node.node.usable and node.free_gpus == 0 and node.foreign_gpus > 0)
+        """The nodes off which pods of others keep the plan. In a rented pool they are paid for and of no use."""
+        return sum(node.held_by_others for node in self.nodes)
 
     @property
     def existing(self) -> int:

@@ -83,8 +83,8 @@ def pose(
 
     ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
     which need the LeaderWorkerSet API, and ``across_types`` such with stages on two GPU types. ``rows`` are the measurements
-    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones), ``lessons`` what the
-    fleet has taught. Raises nothing; a price that is unknown must have been refused before: such a pool is left out.
+    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones), ``lessons`` what was
+    learned in service. Raises nothing. A pool without a known price is left out; the caller refuses it before.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _within_quota(pool, _parts_of(pool))}
@@ -144,8 +144,9 @@ def pose(
         return posed, tuple(errors)
     sunk = sum(_sunk_dollars(pool) for pool in pools if _can_plan(pool) or pool.left)
     sunk += sum(_dollars_beyond_quota(pool, parts.values()) for pool in usable)
+    asks = any(item.requests_per_second > 0 for item in classes)
     question = q.Question(
-        objective=spec.objective,
+        objective=spec.objective if asks else "MinimizeCost",  # a mix of nothing has no multiple: nothing serves it
         budget_dollars_per_hour=max(0.0, float(spec.budget.dollars_per_hour) - sunk),
         pools=tuple(_pool(part) for part in parts.values()),
         classes=classes,
@@ -210,7 +211,9 @@ def _parts_of(pool: Pool) -> list[Part]:
             Part(_part_name(pool, gpus), pool, gpus, 0, count) for gpus, count in sorted(counts.items(), reverse=True)
         ]
     taken = Counter(
-        node.free_gpus for node in pool.nodes if node.node.usable and 0 < node.free_gpus < pool.gpus_per_node
+        node.free_gpus
+        for node in pool.nodes
+        if node.node.usable and 0 < node.free_gpus < pool.gpus_per_node and not node.held_by_others
     )
     shared = sum(taken.values()) + pool.foreign_nodes
     floor, cap = (pool.least_nodes, pool.most_nodes) if pool.sized_by_us else (pool.wanted, pool.wanted)

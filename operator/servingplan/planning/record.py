@@ -18,7 +18,6 @@ from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.cards import with_sources
 from servingplan.planning.pools import LEFT
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.render.routing import KEY
 
 RECORD_KEY = "plan.json"
 
@@ -114,13 +113,18 @@ def effective_spec(
         spec = with_sources(spec, catalogue)
     if spec is None or not record.leaving:
         return spec, errors
-    left = tuple(
+    return spec.model_copy(update={"node_pools": (*spec.node_pools, *pools_left(spec, record))}), errors
+
+
+def pools_left(spec: PlanSpec, record: PlanRecord) -> tuple[NodePool, ...]:
+    """The pools that the plan has left but not yet given back, under names that end in ``~left``; without those whose object a
+    pool of the spec sizes."""
+    still = [item.resize.of_object for item in spec.node_pools if item.resize is not None]
+    return tuple(
         pool.model_copy(update={"name": f"{pool.name}{LEFT}"})
         for pool in _readable_pools(record.leaving)
-        if pool.resize is None
-        or pool.resize.of_object not in [item.resize.of_object for item in spec.node_pools if item.resize is not None]
+        if pool.resize is None or pool.resize.of_object not in still
     )
-    return spec.model_copy(update={"node_pools": (*spec.node_pools, *left)}), errors
 
 
 def spec_behind(record: PlanRecord, catalogue: Catalogue | None = None) -> PlanSpec | None:
@@ -181,7 +185,7 @@ def routing_as_published(world: Observation, name: str) -> dict[str, Any] | None
     if live is None or not live.ours:
         return None
     try:
-        document = json.loads((live.manifest.get("data") or {}).get(KEY, "null"))
+        document = json.loads((live.manifest.get("data") or {}).get(names.ROUTING_KEY, "null"))
     except ValueError:
         return None
     return document if isinstance(document, dict) else None

@@ -182,5 +182,5 @@ def engine(settings: EngineSettings | None) -> str:
     if settings.speculation is not None:
         parts.append(f"{settings.speculation.method} speculation")
     if settings.expert_parallel:
-        parts.append("experts spread")
+        parts.append("whole experts spread over the GPUs")
     return ", ".join(parts)

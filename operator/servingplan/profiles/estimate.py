@@ -19,7 +19,7 @@ from servingplan.model.llm import ModelCard
 from servingplan.profiles.bands import Basis, Load, band, kind_of, planned_latency_ratio, planned_ratio
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.floor import first_token_seconds
-from servingplan.profiles.kernels import is_measured, is_related, teacher_of
+from servingplan.profiles.kernels import is_measured, is_related, reference_of
 from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
 from servingplan.profiles.promise import HIGHEST_UTILIZATION, Limits, Requests, limited
 from servingplan.profiles.steady import Point, Steady, steady
@@ -395,8 +395,8 @@ def _provenance(
     formulas: Source = "kernels" if is_measured(gpu) else "fitted" if is_related(gpu) else "datasheet"
     whose = {
         "kernels": "of this card",
-        "fitted": f"of a card with the same chip ({teacher_of(gpu)}), at this card's peaks",
-        "datasheet": f"of a card with like units ({teacher_of(gpu)}), at this card's peaks",
+        "fitted": f"of a card with the same chip ({reference_of(gpu)}), at this card's peaks",
+        "datasheet": f"of a card with like units ({reference_of(gpu)}), at this card's peaks",
     }[formulas]
     constants = f"kernels {whose}, in {precision}; engine constants of {engine}"
     if not corrected.nodes:

@@ -25,10 +25,12 @@ _SHARES = np.linspace(LEAST_UTILIZATION, HIGHEST_UTILIZATION, 96)
 
 
 class Latencies(NamedTuple):
-    """Mean times, s."""
+    """Times, s: means, and one percentile of requests."""
 
     ttft_seconds: float
     tpot_seconds: float
+    ttft_percentile_seconds: float = math.nan
+    tpot_percentile_seconds: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,14 @@ class Expected:
 
 
 def expected(
-    made: Made, *, input_tokens: float, output_tokens: float, spread: Spread, copies: int, rows: MeasuredRows
+    made: Made,
+    *,
+    input_tokens: float,
+    output_tokens: float,
+    spread: Spread,
+    copies: int,
+    rows: MeasuredRows,
+    percentile: float = 95.0,
 ) -> Expected | None:
     """What is expected of each of ``copies`` replicas; None if such requests do not fit.
 
@@ -51,6 +60,7 @@ def expected(
         output_tokens: the mean length of answers, likewise.
         spread: the spread of both lengths.
         rows: the measurements that correct the formulas.
+        percentile: the percentile of the latencies that is told beside their means.
     """
     lengths = max(1, round(input_tokens)), max(1, round(output_tokens))
     found = unlimited(made, [Requests("", *lengths, Limits(None, None))], confidence=0.5, rows=rows)[""]
@@ -61,13 +71,12 @@ def expected(
     pace = np.clip(plain.top_rate / found.requests_per_second, 1 / MOST_PACE, MOST_PACE)
     table = latency.at_pace(plain, pace)
 
-    loop = latency.open_loop(table, _SHARES[None, :] * table.top_rate[:, None], copies=copies, end_to_end=False)
+    rates = _SHARES[None, :] * table.top_rate[:, None]
+    loop = latency.open_loop(table, rates, copies=copies, percentile=percentile, end_to_end=False)
+    curves = loop.ttft_seconds, loop.tpot_seconds, loop.ttft_percentile_seconds, loop.tpot_percentile_seconds
 
     def at(utilization: float) -> Latencies:
-        return Latencies(
-            float(np.interp(utilization, _SHARES, loop.ttft_seconds[0])),
-            float(np.interp(utilization, _SHARES, loop.tpot_seconds[0])),
-        )
+        return Latencies(*(float(np.interp(utilization, _SHARES, curve[0])) for curve in curves))
 
     return Expected(found.requests_per_second, at)
 

@@ -6,8 +6,8 @@ Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A 
 
 with r interpolated in a table of measured kernels over the logarithms of the sizes (``data/kernels.npz``, made by
 ``benchmarks/reduce_kernels.py`` from aiconfigurator-core 0.12.0). The roofline uses the card's own peaks, so with one table a
-faster card is never slower. A card without a table uses that of the most similar card (``teacher_of``), which says what part of
-the peaks a kernel reaches on that architecture.
+faster card is never slower. A card without a table uses that of the most similar card (``reference_of``): it gives the part of
+the peaks that a kernel reaches on that architecture.
 """
 
 import math
@@ -67,7 +67,7 @@ FORMATS: dict[str, Format] = {
 }
 """``fp8_block`` has one scale for 128 x 128 weights, ``mxfp4`` one for 32; see ``model.llm.PRECISIONS`` for the others."""
 
-TAUGHT: dict[str, Peaks] = {
+TABLE_PEAKS: dict[str, Peaks] = {
     "a100_sxm": Peaks(2.039e12, 312e12, 312e12, 312e12, 300e9),
     "l40s": Peaks(0.864e12, 362.05e12, 733e12, 362.05e12, 32e9),
     "h100_sxm": Peaks(3.35e12, 989e12, 1978e12, 989e12, 450e9),
@@ -78,8 +78,8 @@ TAUGHT: dict[str, Peaks] = {
     "gb300": Peaks(8e12, 2500e12, 5000e12, 15000e12, 900e9),
     "rtx_pro_6000_server": Peaks(1.792e12, 467.8e12, 935.6e12, 1871.2e12, 64e9),
 }
-"""The peaks with which the tables were made, from the same package's ``systems/*.yaml``. A family for which a card has no units
-has the peak of 16 bits."""
+"""The peaks of the cards on which the tables were measured, from the same package's ``systems/*.yaml``. A
+family for which a card has no units has the peak of 16 bits."""
 
 _OF_CARD = {
     "a100-sxm4-80gb": "a100_sxm",
@@ -201,9 +201,9 @@ class Kernels(NamedTuple):
     """Kernel times of one card. Sizes may be arrays and are broadcast; times are seconds."""
 
     peaks: Peaks
-    teacher: str
+    reference: str
     """The system whose tables are used."""
-    link_teacher: str
+    link_reference: str
     """The system whose table of all-reduce is used."""
 
     def gemm(self, name: str, tokens: Array, columns: float, rows: float) -> Array:
@@ -247,12 +247,12 @@ class Kernels(NamedTuple):
         """Seconds of the all-reduce of ``size`` bytes over the GPUs of a group."""
         if gpus == 1:
             return np.zeros_like(size)
-        table = _table(f"{self.link_teacher}/all_reduce")
+        table = _table(f"{self.link_reference}/all_reduce")
         roof = np.asarray(all_reduce_roof(self.peaks, float(gpus), size))
         return self._time(roof, table, ALL_REDUCE_AXES, (math.log(gpus), np.log(size)))
 
     def _table(self, name: str) -> Array | None:
-        return _first_table(self.teacher, name)
+        return _first_table(self.reference, name)
 
     def _time(
         self, roof: Array, table: Array | None, axes: tuple[Array, ...], points: tuple[Array | float, ...]
@@ -264,14 +264,14 @@ class Kernels(NamedTuple):
 
 def kernels_of(gpu: GpuType) -> Kernels:
     """The kernel times of a card."""
-    teacher = teacher_of(gpu)
+    reference = reference_of(gpu)
     wide = gpu.bf16_dense_tflops * 1e12
     fp8 = (gpu.fp8_dense_tflops or gpu.bf16_dense_tflops) * 1e12
     fp4 = gpu.fp4_dense_tflops * 1e12 if gpu.fp4_dense_tflops else wide
     peaks = Peaks(gpu.memory_bytes_per_second, wide, fp8, fp4, gpu.link_bytes_per_second)
     fast = has_fast_link(gpu)
-    link = teacher if fast == (TAUGHT[teacher].link > _PCIE_AT_MOST) else ("h100_sxm" if fast else "l40s")
-    return Kernels(peaks, teacher, link)
+    link = reference if fast == (TABLE_PEAKS[reference].link > _PCIE_AT_MOST) else ("h100_sxm" if fast else "l40s")
+    return Kernels(peaks, reference, link)
 
 
 def is_measured(gpu: GpuType) -> bool:
@@ -291,10 +291,10 @@ def has_fast_link(gpu: GpuType) -> bool:
 
 def borrows_over_pcie(gpu: GpuType) -> bool:
     """Whether a PCIe card uses the table of an SXM module."""
-    return not is_measured(gpu) and not has_fast_link(gpu) and TAUGHT[teacher_of(gpu)].link > _PCIE_AT_MOST
+    return not is_measured(gpu) and not has_fast_link(gpu) and TABLE_PEAKS[reference_of(gpu)].link > _PCIE_AT_MOST
 
 
-def teacher_of(gpu: GpuType) -> str:
+def reference_of(gpu: GpuType) -> str:
     """The system whose table applies: the card's own, that of a card with the same chip, or one of the same architecture.
 
     The compute units of a card show its architecture: FP4 (Blackwell), FP8 (Hopper, or Ada if it has only PCIe), neither
@@ -312,20 +312,20 @@ def teacher_of(gpu: GpuType) -> str:
 
 
 _SUBSTITUTES = {"fp8_block": "fp8", "mxfp4_fp8": "mxfp4", "mxfp4": "int4", "fp4": "int4", "fp8": "bf16"}
-_LENDERS = ("b200_sxm", "h100_sxm", "a100_sxm")
+_FALLBACKS = ("b200_sxm", "h100_sxm", "a100_sxm")
 
 
 @cache
-def _first_table(teacher: str, name: str) -> Array | None:
+def _first_table(reference: str, name: str) -> Array | None:
     """The table of a kernel on a system, else on another system, else for the nearest format; None if there is none."""
     operation, _, form = name.partition("/")
     while True:
-        for system in (teacher, *_LENDERS):
+        for system in (reference, *_FALLBACKS):
             found = _table(f"{system}/{operation}/{form}")
             if found is not None:
                 return found
         if form not in _SUBSTITUTES:
-            return _table(f"{teacher}/{operation}/bf16")
+            return _table(f"{reference}/{operation}/bf16")
         form = _SUBSTITUTES[form]
 
 

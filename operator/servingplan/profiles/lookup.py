@@ -9,13 +9,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from servingplan.errors import InputError, in_words
-from servingplan.model.engine import ENGINES, KV_BYTES, EngineSettings
-from servingplan.model.llm import PRECISIONS
+from servingplan.model.engine import EngineSettings
 from servingplan.profiles.catalogue import find_gpu, find_model, stored_otherwise
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
+from servingplan.profiles.fields import Count, Engine, KvCacheDtype, Precision
 from servingplan.profiles.fit import Unfit
 
-_Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -26,13 +25,12 @@ class Lookup(BaseModel):
 
     model: str = Field(min_length=1)
     gpu: str = Field(min_length=1)
-    precision: str = "auto"
-    """``auto`` means the precision in the model's name or card, else bf16."""
-    tp: _Count = 1
-    pp: _Count = 1
-    input: _Count
+    precision: Precision = "auto"
+    tp: Count = 1
+    pp: Count = 1
+    input: Count
     """Prompt tokens."""
-    output: _Count
+    output: Count
     """Answer tokens."""
     ttft: _Seconds | None = None
     """The limit on the time to the first token, in seconds; None means no limit."""
@@ -40,17 +38,17 @@ class Lookup(BaseModel):
     """The limit on the time per further token, in seconds; None means no limit."""
     percentile: float = Field(default=95.0, ge=50, lt=100, allow_inf_nan=False)
     """The share of requests that must keep the limits, in per cent."""
-    engine: str = "vllm"
+    engine: Engine = "vllm"
     engine_version: str | None = None
-    kv_cache_dtype: str = "auto"
+    kv_cache_dtype: KvCacheDtype = "auto"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
-    max_num_seqs: _Count | None = None
+    max_num_seqs: Count | None = None
     """None means the planner's largest batch, or ``concurrency`` if that is larger."""
-    max_num_batched_tokens: _Count | None = None
-    max_model_len: _Count | None = None
+    max_num_batched_tokens: Count | None = None
+    max_model_len: Count | None = None
     """None means twice input and output together, at most what the model was made for, as in a plan."""
     expert_parallel: bool = False
-    concurrency: _Count | None = None
+    concurrency: Count | None = None
     """The number of requests that always run, in a closed loop; None means open arrivals at the best rate."""
 
     def settings(self, longest: int | None) -> EngineSettings:
@@ -133,13 +131,7 @@ def answer(question: Lookup) -> Answer:
         CannotServeError: the replica does not fit its GPUs, or cannot keep the limits.
     """
     model, gpu = find_model(question.model), find_gpu(question.gpu)
-    if question.engine not in ENGINES:
-        raise InputError("--engine", question.engine, f"must be one of {', '.join(ENGINES)}")
-    if question.kv_cache_dtype not in KV_BYTES:
-        raise InputError("--kv-cache-dtype", question.kv_cache_dtype, f"must be one of {', '.join(KV_BYTES)}")
-    precision = model.precision if question.precision == "auto" else question.precision.lower()
-    if precision not in PRECISIONS:
-        raise InputError("--precision", question.precision, f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
+    precision = model.precision if question.precision == "auto" else question.precision
     if (why := stored_otherwise(model, precision)) is not None:
         raise InputError("--precision", question.precision, why)
     settings = question.settings(model.max_context_tokens)

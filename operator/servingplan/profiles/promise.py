@@ -174,7 +174,7 @@ class Unlimited(NamedTuple):
     floor_seconds: float
     """The time to the first token outside all iterations."""
     learned: Learned = Learned()
-    """What a fleet has taught about this replica."""
+    """What was learned about this replica."""
     confidence: float = 0.5
     """The probability that learned latencies are not exceeded."""
 
@@ -233,7 +233,7 @@ def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfi
 
 
 def _corrected(answers: dict[str, Estimate | Unfit], replica: Unlimited) -> dict[str, Estimate | Unfit]:
-    """The estimates with what the fleet has taught."""
+    """The estimates, corrected by what was learned."""
     return {
         name: found if isinstance(found, Unfit) else corrected(found, replica.learned, replica.confidence)
         for name, found in answers.items()

@@ -27,7 +27,7 @@ class Replica(NamedTuple):
     made: Made
     classes: tuple[Requests, ...]
     learned: Learned = Learned()
-    """What a fleet has taught about such replicas."""
+    """What was learned about such replicas."""
 
 
 type _Key = tuple[Replica, float, MeasuredRows]

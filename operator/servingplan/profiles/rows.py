@@ -18,14 +18,15 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, Self, override
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from servingplan.errors import InputError, in_words
-from servingplan.model.engine import ENGINES, KV_BYTES, EngineSettings
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
-from servingplan.model.llm import PRECISIONS, precision_of
+from servingplan.model.llm import precision_of
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH
+from servingplan.profiles.fields import Count, Engine, KvCacheDtype, Precision
 from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
 
 ROWS_KEY = "rows.csv"
@@ -47,7 +48,6 @@ SLOWEST_TTFT_SECONDS = 3600.0
 KEPT_UP = 0.95
 """A replica keeps up if it completes at least this part of the requests that arrive; the rest is counting noise."""
 
-_Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -59,21 +59,20 @@ class Row(BaseModel):
 
     model: str = Field(min_length=1)
     gpu: str = Field(min_length=1)
-    precision: str = "auto"
-    """The precision of the weights; ``auto`` means the one in the model's name, else bf16."""
-    tp: _Count = 1
-    pp: _Count = 1
+    precision: Precision = "auto"
+    tp: Count = 1
+    pp: Count = 1
     input: _Positive
     """Mean prompt tokens."""
     output: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     """Mean answer tokens."""
-    engine: str = "vllm"
+    engine: Engine = "vllm"
     engine_version: str | None = None
-    kv_cache_dtype: str = "auto"
+    kv_cache_dtype: KvCacheDtype = "auto"
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
-    max_num_seqs: _Count | None = None
-    max_num_batched_tokens: _Count | None = None
-    max_model_len: _Count | None = None
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    max_model_len: Count | None = None
     expert_parallel: bool = False
     prefix_cache_hit_share: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     concurrency: _Positive | None = None
@@ -95,33 +94,12 @@ class Row(BaseModel):
     tpot_p90_seconds: _Seconds | None = None
     tpot_p95_seconds: _Seconds | None = None
     tpot_p99_seconds: _Seconds | None = None
-    requests: _Count | None = None
+    requests: Count | None = None
     """The number of requests behind the figures."""
     source: str = ""
     """Who measured, or in which file; it is shown as evidence."""
     note: str = ""
     """What was unusual, for example an endpoint that failed or a limit that ended the run."""
-
-    @field_validator("engine")
-    @classmethod
-    def _known_engine(cls, engine: str) -> str:
-        if engine not in ENGINES:
-            raise ValueError(f"must be one of {', '.join(ENGINES)}")
-        return engine
-
-    @field_validator("kv_cache_dtype")
-    @classmethod
-    def _known_dtype(cls, dtype: str) -> str:
-        if dtype not in KV_BYTES:
-            raise ValueError(f"must be one of {', '.join(KV_BYTES)}")
-        return dtype
-
-    @field_validator("precision")
-    @classmethod
-    def _known_precision(cls, precision: str) -> str:
-        if precision.lower() not in PRECISIONS and precision != "auto":
-            raise ValueError(f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
-        return precision.lower()
 
     @model_validator(mode="after")
     def _one_load(self) -> Self:

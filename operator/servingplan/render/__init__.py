@@ -1,4 +1,4 @@
-"""PURE. Renders a decided fleet as Kubernetes objects and gateway documents. The same plan gives the same bytes.
+"""PURE. Renders a decided fleet as Kubernetes objects: what makes its pods. The same plan gives the same bytes.
 
-It reads no cluster and decides nothing. No other package builds a manifest.
+It reads no cluster and decides nothing. Objects of routing are rendered in ``routing/``.
 """

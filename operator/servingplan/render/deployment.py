@@ -164,6 +164,8 @@ def replica_template(
         }
     if volumes:
         pod["volumes"] = volumes
+    if engine.priority_class_name is not None:
+        pod["priorityClassName"] = engine.priority_class_name
     check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     if pool.dra is not None:

@@ -1,8 +1,10 @@
-"""Finds the accesses that a plan's ``podTemplate`` asks for beyond its own container: the host, privileges, another account.
+"""Finds the accesses that a plan's ``engine`` asks for beyond its own container: the host, privileges, another account, a
+priority over the pods of others.
 
 An editor of plans may have no right to create pods, and the operator creates them for all. So this module refuses service
-accounts and everything that the Pod Security Standard "baseline" refuses
-(kubernetes.io/docs/concepts/security/pod-security-standards), unless the installation allows it by name.
+accounts, priority classes and everything that the Pod Security Standard "baseline" refuses
+(kubernetes.io/docs/concepts/security/pod-security-standards), unless the installation allows it by name. A pod of a priority
+class may have pods of lower ones evicted, in any namespace (kubernetes.io/docs/concepts/scheduling-eviction).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ KINDS = (
     "hostPath",
     "hostPort",
     "hostProcess",
+    "priorityClassName",
     "privileged",
     "probeHost",
     "procMount",
@@ -35,22 +38,25 @@ _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 Asked = tuple[str, str, Any]
-"""An access: its kind, its path below ``podTemplate``, and its value."""
+"""An access: its kind, its path below ``engine``, and its value."""
 
 
 def refused_access(model: Model, allowed: Iterable[str] | None) -> tuple[InputError, ...]:
-    """The errors for accesses in the model's ``podTemplate`` that the installation does not allow; None allows all."""
+    """The errors for accesses that the model's ``engine`` asks for and the installation does not allow; None allows all."""
     if allowed is None:
         return ()
     known = frozenset(allowed)
-    field = f"spec.models[{model.name}].engine.podTemplate"
+    field = f"spec.models[{model.name}].engine"
+    asked = [(kind, f"podTemplate.{where}", value) for kind, where, value in _asked(model.engine.pod_template)]
+    if model.engine.priority_class_name is not None:
+        asked.append(("priorityClassName", "priorityClassName", model.engine.priority_class_name))
     return tuple(
         InputError(
             f"{field}.{where}",
             value,
             f"is not allowed by this installation; remove it, or have {kind} added to the chart's podAccess",
         )
-        for kind, where, value in _asked(model.engine.pod_template)
+        for kind, where, value in asked
         if kind not in known and f"{kind}={value}" not in known
     )
 
@@ -69,6 +75,8 @@ def _asked(template: Any) -> Iterator[Asked]:
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in _NOTHING:
             yield "serviceAccountName", f"spec.{key}", pod[key]
+    if pod.get("priorityClassName") not in _NOTHING:
+        yield "priorityClassName", "spec.priorityClassName", pod["priorityClassName"]
     for item in _maps(pod.get("volumes")):
         if "hostPath" in item:
             path = _map(item["hostPath"]).get("path")

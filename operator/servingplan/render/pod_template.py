@@ -113,6 +113,13 @@ def check_template(model: Model, pool: NodePool, template: Json, gpus: int, reso
             )
     if "nodeName" in pod:
         raise InputError(f"{field}.spec.nodeName", pod["nodeName"], "the plan decides the node; remove it")
+    asked = model.engine.priority_class_name
+    if asked is not None and pod["priorityClassName"] != asked:
+        raise InputError(
+            f"{field}.spec.priorityClassName",
+            pod["priorityClassName"],
+            f"engine.priorityClassName is {asked}; remove one of them",
+        )
     gates = pod["schedulingGates"]
     if not isinstance(gates, list) or {"name": names.PLACEMENT_GATE} not in gates:
         raise InputError(f"{field}.spec.schedulingGates", gates, "must be a list of gates to add to the plan's own")

@@ -1,8 +1,8 @@
-"""Events of nodes during a replay: losses and slow engines."""
+"""Events during a replay: nodes that are lost, engines that are slow, pools that refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,9 +19,9 @@ class Event(BaseModel):
 
     at: Seconds
     """The time, in seconds from the first arrival."""
-    event: Literal["NodeLost", "Slow"]
+    event: Literal["NodeLost", "Slow", "Refused"]
     """NodeLost: the first node of the pool that is up is lost, with its requests. Slow: all engines of the pool take
-    ``factor`` times as long."""
+    ``factor`` times as long. Refused: the pool makes no nodes."""
     pool: str
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The duration; None: to the end."""
@@ -29,16 +29,15 @@ class Event(BaseModel):
     """How many times slower the engines are, for the event Slow."""
 
 
-def events_of(documents: Sequence[Any], pools: Collection[str], *, name: str) -> tuple[Event, ...]:
-    """The events of a file, by time. A document is one event or a list of them.
+def events_of(items: Iterable[tuple[int, Any]], pools: Collection[str], *, name: str) -> tuple[Event, ...]:
+    """The events of a file, each given with its line.
 
     Raises:
-        InputError: one makes no sense, with its number and field.
+        InputError: one makes no sense, or comes before the one above it; with its line, number and field.
     """
-    found = []
-    items = [item for document in documents for item in (document if isinstance(document, list) else [document])]
-    for number, item in enumerate(items, start=1):
-        where = f"{name} event {number}"
+    found: list[Event] = []
+    for number, (line, item) in enumerate(items, start=1):
+        where = f"{name} line {line}, event {number}"
         try:
             event = Event.model_validate(item)
         except ValidationError as error:
@@ -48,5 +47,9 @@ def events_of(documents: Sequence[Any], pools: Collection[str], *, name: str) ->
         if event.pool not in pools:
             known = ", ".join(sorted(pools))
             raise InputError(f"{where}: pool", event.pool, f"is none of the plan's pools; give one of {known}")
+        if found and event.at < found[-1].at:
+            raise InputError(
+                f"{where}: at", event.at, f"is before the event above it, at {found[-1].at:g}; sort them by time"
+            )
         found.append(event)
-    return tuple(sorted(found, key=lambda event: event.at))
+    return tuple(found)

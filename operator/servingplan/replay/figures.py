@@ -77,6 +77,7 @@ def _of_class(item: ClassFigures, outcome: Outcome, spec: PlanSpec) -> Json:
         "arrived": item.arrived,
         "finished": item.finished,
         "turned_away": item.turned_away,
+        "unavailable": item.unavailable,
         "too_long": item.too_long,
         "cut": item.cut,
         "requests_per_second": _part(item.arrived, outcome.arrival_seconds),

@@ -69,6 +69,10 @@ class Gateway:
         self._weights = [[1.0] * len(groups) for groups in self._groups]
         self._buckets.clear()
 
+    def serves(self, number: int) -> bool:
+        """Whether a replica is up for a class, by its number. Where none is, a request gets 503, else at most 429."""
+        return bool(self._groups[number])
+
     def choose(self, number: int, now: float) -> Replica | None:
         """The replica for a request of a class, by its number; None if the request is turned away."""
         groups = self._groups[number]

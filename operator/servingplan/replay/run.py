@@ -18,12 +18,12 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
-from servingplan.render.routing import routing_document
 from servingplan.replay.events import Event
 from servingplan.replay.fleet import Replica, Shapes, replicas_of
 from servingplan.replay.gateway import Balancing, Gateway
 from servingplan.replay.sketch import Sketch
 from servingplan.replay.trace import Arrival
+from servingplan.routing.document import routing_document
 from servingplan.simulate.sequence import Sequence as Served
 
 PROGRESS_EVERY = 5_000
@@ -45,6 +45,8 @@ class ClassFigures:
     arrived: int = 0
     turned_away: int = 0
     """The requests that the gateway turned away, because they exceeded the admitted rate or no replica was up."""
+    unavailable: int = 0
+    """Those of them for which no replica was up, which get 503; the others get 429."""
     too_long: int = 0
     """The requests that were longer than the engine's context, which refuses them."""
     cut: int = 0
@@ -60,8 +62,8 @@ class ClassFigures:
     tpot: Sketch = field(default_factory=Sketch)
     end_to_end: Sketch = field(default_factory=Sketch)
 
-    def finish(self, served: Served) -> None:
-        """Count a request that was answered."""
+    def finish(self, served: Served) -> bool:
+        """Count a request that was answered. Returns whether it was within both limits."""
         assert served.first_token is not None, "it finished"
         assert served.finished is not None, "it finished"
         ttft = served.first_token - served.arrived
@@ -72,8 +74,9 @@ class ClassFigures:
         self.end_to_end.add(served.finished - served.arrived)
         if tpot is not None:
             self.tpot.add(tpot)
-        if ttft <= self.ttft_limit * (1 + ROUNDING) and (tpot or 0.0) <= self.tpot_limit * (1 + ROUNDING):
-            self.in_time += 1
+        in_time = ttft <= self.ttft_limit * (1 + ROUNDING) and (tpot or 0.0) <= self.tpot_limit * (1 + ROUNDING)
+        self.in_time += in_time
+        return in_time
 
 
 @dataclass
@@ -112,7 +115,7 @@ class Replay:
     ) -> None:
         spec = situation.spec
         self._fleet, self._spec, self._plan, self._shapes = fleet, spec, situation.world.plan, shapes
-        self.replicas = replicas_of(fleet, shapes)
+        self.replicas = self._first_replicas()
         self.classes = [
             _class_figures(spec, model.name, item.name) for model in spec.models for item in model.effective_classes
         ]
@@ -144,6 +147,7 @@ class Replay:
             replica = choose(number, now)
             if replica is None:
                 figures.turned_away += 1
+                figures.unavailable += not self._gateway.serves(number)
             elif not replica.engine.fits(arrival.prompt_tokens, arrival.output_tokens):
                 figures.too_long += 1
             else:
@@ -159,6 +163,9 @@ class Replay:
         for replica in self.replicas:
             self._settle(replica, math.inf)
         return self._outcome()
+
+    def _first_replicas(self) -> list[Replica]:
+        return replicas_of(self._fleet, self._shapes)
 
     def _outcome(self) -> Outcome:
         return Outcome(self._fleet, self.classes, self.replicas, self._last, self._arrived, self._told)
@@ -189,7 +196,10 @@ class Replay:
         if event.event == "Slow":
             self._slow(event.pool, event.factor, at)
             self._told.append(f"{at:g} s: {event.pool} {event.factor:g} x slower")
-            end = partial(self._recover, event.pool)
+            end: Callable[[float], None] = partial(self._recover, event.pool)
+        elif event.event == "Refused":
+            self._refuse(event.pool, at)
+            end = partial(self._give_again, event.pool)
         else:
             node = self._lose(event.pool, at)
             if node is None:
@@ -208,25 +218,35 @@ class Replay:
         self._slow(pool, 1.0, at)
         self._told.append(f"{at:g} s: {pool} as fast as before")
 
+    def _refuse(self, pool: str, at: float) -> None:
+        self._told.append(f"{at:g} s: {pool} gives no more nodes")
+
+    def _give_again(self, pool: str, at: float) -> None:
+        self._told.append(f"{at:g} s: {pool} gives nodes again")
+
     def _lose(self, pool: str, at: float) -> tuple[str, int] | None:
         """Lose the first node of a pool that is up; None if no node is."""
         nodes = sorted({item.node for item in self.replicas if item.up and item.node[0] == pool})
         if not nodes:
             self._told.append(f"{at:g} s: no node of {pool} with a replica is left to lose")
             return None
-        cut = 0
-        for replica in self.replicas:
-            if replica.node == nodes[0] and replica.up:
-                self._settle(replica, at)
-                for of in replica.open.values():
-                    self.classes[of].cut += 1
-                cut += len(replica.open)
-                replica.open.clear()
-                replica.up = False
-                self._retire(replica)
+        cut = self._cut([item for item in self.replicas if item.node == nodes[0] and item.up], at)
         self._told.append(f"{at:g} s: node {nodes[0][1]} of {pool} is lost, and {cut} requests with it")
         self._follow()
         return nodes[0]
+
+    def _cut(self, replicas: Sequence[Replica], at: float) -> int:
+        """End engines with their requests. Returns the number of these."""
+        cut = 0
+        for replica in replicas:
+            self._settle(replica, at)
+            for of in replica.open.values():
+                self.classes[of].cut += 1
+            cut += len(replica.open)
+            replica.open.clear()
+            replica.up = False
+            self._retire(replica)
+        return cut
 
     def _come_back(self, node: tuple[str, int], at: float) -> None:
         for replica in self.replicas:

@@ -13,7 +13,7 @@ for ``GATEWAY_PATIENCE_SECONDS``.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,6 +33,7 @@ GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's report: as long as a kubelet takes to update a mounted ConfigMap."""
 POLL_SECONDS = 2.0
 """How soon a gateway that does not have the weights yet, or an engine that still has requests, is asked again."""
+_MAKES_WAY = "it makes way until the successors of a higher priority serve"
 Drain = tuple[Pod, str]
 """A pod whose drain begins, and the reason."""
 
@@ -64,6 +65,8 @@ class Coming(NamedTuple):
     """Whether it gives replicas a node, or will within a minute."""
     held_back: bool
     """Whether the budget holds back some of it."""
+    room: bool = False
+    """Whether it gives back nodes, in whose place the budget may let others come."""
 
 
 def departures(
@@ -72,8 +75,12 @@ def departures(
     placements: Mapping[str, Placement],
     strays: tuple[Pod, ...],
     coming: Coming,
+    kept: frozenset[str] = frozenset(),
+    whole: Fleet | None = None,
 ) -> Departures:
-    """All departures of this turn. ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has."""
+    """All departures of this turn. ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has.
+    ``kept``: uids of those that serve until their successors do, for which others of the ``whole`` plan make way
+    (``rollout.precedence``)."""
     surplus = sorted(
         [*strays, *(pod for placement in placements.values() for pod in placement.surplus)],
         key=lambda pod: (_importance(pod, rollout), pod.name),
@@ -81,15 +88,20 @@ def departures(
     victims, waiting, deadlines = _drains_under_way(surplus, rollout.world.now, limits)
     # A group that holds no node may be there for good, since those above it serve: nothing waits for its end.
     spare = {pod.uid for pod in surplus if not pod.nodes and (pod.workers or pod.workers_to_come)}
-    drain, remaining, waiting = _not_missed(rollout, waiting)
+    making_way = frozenset() if whole is None else _fewer(whole, rollout.fleet)
+    may_leave = [pod for pod in waiting if not (making_way and pod.uid in kept)]
+    drain, remaining, waiting = _not_missed(rollout, may_leave, making_way)
     if limits.exceeded_by(rollout.spend):
-        going = {pod.uid for pod, _ in drain} | victims
-        for pod, reason in _until_within_budget(rollout, waiting, going, limits.budget_dollars_per_hour):
+        going = {pod.uid for pod in surplus if pod.draining_since is not None} | {pod.uid for pod, _ in drain} | victims
+        may_go = [pod for pod in waiting if pod.uid not in kept]
+        for pod, reason in _until_within_budget(rollout, may_go, going, limits.budget_dollars_per_hour):
             going.add(pod.uid)
             drain.append((pod, reason))
         at_once = _without_successor(rollout, drain, [pod for pod in remaining if pod.uid not in going])
         victims |= at_once
         drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
+    elif waiting and coming.room:
+        deadlines.append(POLL_SECONDS)
     elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(rollout.pools)):
         deadlines.append(PATIENCE_SECONDS - rollout.age_seconds)
     elif waiting and not (drain or victims - spare or coming.replicas or _in_flight(rollout, placements)):
@@ -134,9 +146,20 @@ def _drains_under_way(surplus: list[Pod], now: str, limits: Limits) -> tuple[set
     return victims, serving, deadlines
 
 
-def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[Drain], list[Pod], list[Pod]]:
+def _fewer(whole: Fleet, fleet: Fleet) -> frozenset[str]:
+    """The models of which a fleet has fewer replicas than the whole plan."""
+    counts: Counter[str] = Counter()
+    for sets, sign in ((whole.replica_sets, 1), (fleet.replica_sets, -1)):
+        for item in sets:
+            counts[item.model] += sign * item.replicas
+    return frozenset(+counts)
+
+
+def _not_missed(
+    rollout: Rollout, waiting: list[Pod], making_way: frozenset[str] = frozenset()
+) -> tuple[list[Drain], list[Pod], list[Pod]]:
     """The pods that may begin to drain because others carry what they serve, with the reason; the pods that then serve; and
-    the pods that still wait."""
+    the pods that still wait. ``making_way``: the models some of whose replicas make way."""
     planned = _planned_rates(rollout.fleet)
     remaining = [
         pod
@@ -149,7 +172,8 @@ def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[Drain], list
         others = [other for other in remaining if other.uid != pod.uid]
         if not pod.reachable or _carried_without(rollout.facts_of(pod), map(rollout.facts_of, others), planned):
             remaining = others
-            drain.append((pod, "what else is ready carries the planned rate of each class"))
+            way = rollout.facts_of(pod).model in making_way
+            drain.append((pod, _MAKES_WAY if way else "what else is ready carries the planned rate of each class"))
         else:
             left.append(pod)
     return drain, remaining, left
@@ -215,15 +239,22 @@ def _carried_without(
 
 
 def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float) -> list[Drain]:
-    """The waiting pods that must leave so that the emptied nodes bring the spend down to the budget, lowest priority first."""
+    """The waiting pods that must leave so that the emptied nodes bring the spend down to the budget, lowest priority first;
+    none whose leaving empties no node that is given back."""
     gone = set(going)
-    chosen: list[Drain] = []
+    chosen: list[Pod] = []
     for pod in waiting:
         if _spend_without(rollout.pools, rollout.fleet, gone) <= budget + CENT:
             break
         gone.add(pod.uid)
-        chosen.append((pod, "spend is over the budget"))
-    return chosen
+        chosen.append(pod)
+    least = max(budget, _spend_without(rollout.pools, rollout.fleet, gone))
+    spared: set[str] = set()
+    for pod in reversed(chosen):
+        if _spend_without(rollout.pools, rollout.fleet, gone - {pod.uid}) <= least + CENT:
+            gone.remove(pod.uid)
+            spared.add(pod.uid)
+    return [(pod, "spend is over the budget") for pod in chosen if pod.uid not in spared]
 
 
 def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod]) -> set[str]:
@@ -248,9 +279,13 @@ def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod
 
 
 def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> float:
+    """$/h once these pods are gone, and those that end already. On a node that has fallen silent nobody ends a pod."""
     total = 0.0
     for pool in pools:
-        held = sum(1 for node in pool.nodes if any(pod.uid not in gone for pod in node.our_pods))
+        held = sum(
+            any(pod.uid not in gone and not (pod.terminating and node.node.ready) for pod in node.our_pods)
+            for node in pool.nodes
+        )
         price = pool.dollars_per_node_hour or 0.0
         if pool.sized_by_us:
             total += price * (held if pool.contradiction is not None else max(held, planned_size(pool, fleet)))

@@ -11,6 +11,9 @@ from servingplan.model.fleet import Fleet
 from servingplan.planning.pools import CENT, Pool
 from servingplan.rollout.placement import Placement
 
+MACHINES_GROUP = "cluster.x-k8s.io/"
+"""The API group of Cluster API."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -20,6 +23,9 @@ class Growth:
     spend_after: float
     """$/h once these are written; ``nan`` where a price is unknown."""
     held_back: bool
+    """Whether the budget holds back nodes of the plan."""
+    held_back_beside: bool = False
+    """Whether it holds back some of these, or of those that successors need beside them."""
 
 
 def planned_size(pool: Pool, fleet: Fleet) -> int:
@@ -145,7 +151,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
     }
     ordered = [pool for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)) if pool.sized_by_us]
     reached = {pool.name: pool.wanted for pool in ordered}
-    held_back = False
+    held_back = held_back_beside = False
     for wishes in ({pool.name: planned_size(pool, fleet) for pool in ordered}, sizes):
         for pool in ordered:
             before, size = reached[pool.name], wishes[pool.name]
@@ -154,6 +160,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
             while size > before and others + _spend_raised(pool, size) > budget + CENT:
                 size -= pool.step
             held_back = held_back or (wishes is not sizes and size < allowed)
+            held_back_beside = held_back_beside or size < allowed
             if size > before:
                 spend = others + _spend_raised(pool, size)
                 reached[pool.name] = size
@@ -167,7 +174,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
         for pool in ordered
         if reached[pool.name] > pool.wanted
     )
-    return Growth(resize, spend, held_back)
+    return Growth(resize, spend, held_back, held_back_beside)
 
 
 def _spend_raised(pool: Pool, size: int) -> float:
@@ -175,15 +182,37 @@ def _spend_raised(pool: Pool, size: int) -> float:
     return pool.spend_at(size + max(0, pool.existing - pool.wanted))
 
 
-def shrink(*, pools: tuple[Pool, ...], sizes: Mapping[str, int]) -> tuple[ResizePool, ...]:
-    """Lower pools to ``sizes``, which are never below the nodes that still hold our pods: empty nodes leave first."""
+def shrink(
+    *, pools: tuple[Pool, ...], sizes: Mapping[str, int], leaving: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[ResizePool, ...]:
+    """Lower pools to ``sizes``, which are never below the nodes that still hold our pods: empty nodes leave first.
+
+    ``leaving``: by pool, the nodes that the plan does without, where the operator may choose which of them go.
+    """
     return tuple(
         ResizePool(
             pool=pool.name,
             before=pool.wanted,
             nodes=size,
+            machines=marks[0],
+            spared=marks[1],
             why=f"{pool.name} from {pool.wanted} to {size} nodes: the others are empty",
         )
         for pool in pools
         if pool.sized_by_us and (size := pool.holding(sizes[pool.name])) < pool.wanted
+        for marks in [((), ()) if leaving is None else _marks(pool, pool.wanted - size, leaving.get(pool.name, ()))]
     )
+
+
+def _marks(pool: Pool, count: int, leaving: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The Machines of the empty nodes that go, and of those that stay. Nodes that take nobody any more and those that the plan
+    does without go first, nodes with pods of others last."""
+    if pool.spec.resize is None or not pool.spec.resize.api_version.startswith(MACHINES_GROUP):
+        return (), ()
+    known = [item for item in pool.nodes if item.node.machine]
+    empty = sorted(
+        (item for item in known if not item.our_pods),
+        key=lambda item: (item.foreign_gpus > 0, item.node.usable, item.name not in leaving, item.name),
+    )
+    go = {item.node.machine for item in empty[:count]}
+    return tuple(sorted(go)), tuple(sorted({item.node.machine for item in known} - go))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from servingplan.model import names
@@ -20,6 +21,7 @@ from servingplan.model.actions import (
     RestorePod,
     ScaleDeployment,
 )
+from servingplan.model.fleet import Fleet
 from servingplan.model.times import seconds_since
 from servingplan.model.world import LiveObject, Observation, Pod
 from servingplan.planning.pools import CENT, Pool
@@ -35,7 +37,8 @@ from servingplan.rollout.growth import (
     wished_size,
 )
 from servingplan.rollout.owners import Contest, contest_of
-from servingplan.rollout.placement import Assignment, Placement, Wanted, place
+from servingplan.rollout.placement import Assignment, Placement, Spread, Wanted, place
+from servingplan.rollout.precedence import precedence
 from servingplan.rollout.removal import group_index, remove, remove_groups
 from servingplan.rollout.state import Limits, Rollout
 
@@ -78,10 +81,12 @@ def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) ->
 
 def next_step(rollout: Rollout, limits: Limits) -> Step:
     """The writes that are safe now."""
-    world, pools, fleet = rollout.world, rollout.pools, rollout.fleet
+    world, pools, whole = rollout.world, rollout.pools, rollout.fleet
     budget, spend = limits.budget_dollars_per_hour, rollout.spend
     lost = lost_pods(world, frozenset(node.name for pool in pools for node in pool.nodes if node.closed))
-    placements = _placements(rollout, lost, nodes_to_leave(pools, fleet, budget))
+    placements_of = partial(_placements, topology_keys=limits.topology_keys, lost=lost, budget=budget)
+    first = precedence(rollout, limits, placements_of)
+    rollout, fleet, placements = first.rollout, first.rollout.fleet, first.placements
     sizes = {pool.name: wished_size(pool, fleet, placements[pool.name]) for pool in pools}
     able = that_can_exist(fleet, rollout.missing)
     wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, placements[pool.name]) for pool in pools}
@@ -89,24 +94,27 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     spend_grown, may_spend = (growth.spend_after, budget) if limits.may_grow else (spend, spend)
     placed, held_back, places_wake = _places(rollout, placements, spend_grown, may_spend)
     strays = tuple(pod for pod in _kept_pods(rollout, lost) if rollout.facts_of(pod).pool not in placements)
-    coming = Coming(
-        nodes=bool(growth.resize),
-        replicas=bool(placed) or places_wake is not None,  # those that only wait for a node to go
-        held_back=limits.may_grow and (growth.held_back or held_back or _lack_nodes(pools, placements)),
-    )
-    leave = departures(rollout, limits, placements, strays, coming)
-    ready = ready_replicas(world, frozenset(pod.uid for pod, _ in leave.drain) | leave.victims)
     over = limits.exceeded_by(spend)
-    counts = _counts(rollout, placements, leave, lost, patient=not over)
     grown = {item.pool for item in growth.resize}
     for pool in pools:
         sizes[pool.name] = max(sizes[pool.name], pool.occupied)  # also those on nodes that are being taken away
         if over:
             planned = 0 if pool.contradiction is not None else planned_size(pool, fleet)
-            sizes[pool.name] = max(planned, pool.occupied)
-        first = given_back_first(pool, able) if limits.may_grow and pool.name not in grown else None
-        if first is not None:
-            sizes[pool.name] = min(sizes[pool.name], first)
+            sizes[pool.name] = max(planned, _held(pool, placements[pool.name]))
+        less = given_back_first(pool, able) if limits.may_grow and pool.name not in grown else None
+        if less is not None:
+            sizes[pool.name] = min(sizes[pool.name], less)
+    leaving = {name: item.leaving for name, item in placements.items()} if world.marks_machines else None
+    smaller = shrink(pools=pools, sizes=sizes, leaving=leaving) if not math.isnan(spend) else ()
+    coming = Coming(
+        nodes=bool(growth.resize),
+        replicas=bool(placed) or places_wake is not None,  # those that only wait for a node to go
+        held_back=limits.may_grow and (growth.held_back or held_back or _lack_nodes(pools, placements)),
+        room=growth.held_back_beside and bool(smaller),
+    )
+    leave = departures(rollout, limits, placements, strays, coming, first.kept, whole)
+    ready = ready_replicas(world, frozenset(pod.uid for pod, _ in leave.drain) | leave.victims)
+    counts = _counts(rollout, whole, placements, leave, lost, patient=not over)
     wakes = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
     wakes += [seconds for seconds in (leave.wake_in_seconds, places_wake) if seconds is not None]
     return Step(
@@ -116,7 +124,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
             *counts.lowered,
             *counts.deleted,
             *_releases(world, pools),
-            *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
+            *smaller,
         ),
         ready=ready,
         held_back=growth.held_back or held_back,
@@ -128,6 +136,12 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
         must_stay=_must_stay(pools, placements),
         contests=counts.contests,
     )
+
+
+def _held(pool: Pool, placement: Placement) -> int:
+    """The nodes that hold our pods, or will after this turn."""
+    held = {node.name for node in pool.nodes if node.our_pods}
+    return len(held.union(*(item.nodes for item in placement.assigned if item.free_now)))
 
 
 def _lack_nodes(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> bool:
@@ -195,22 +209,43 @@ def _kept_pods(rollout: Rollout, lost: frozenset[str]) -> tuple[Pod, ...]:
     )
 
 
-def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]) -> dict[str, Placement]:
-    """The placement of our pods, by pool."""
+def _placements(
+    rollout: Rollout, topology_keys: Mapping[str, str], lost: frozenset[str], budget: float
+) -> dict[str, Placement]:
+    """The placement of our pods, by pool. ``topology_keys``: the label over whose values a model is spread, by model."""
     fleet, kept = rollout.fleet, _kept_pods(rollout, lost)
+    to_leave = nodes_to_leave(rollout.pools, fleet, budget)
     gpus = {name: item.gpus // item.nodes for name, item in rollout.facts.items()}
     pods_of_a_replica = {name: item.nodes for name, item in rollout.facts.items()}
+    labels = {node.name: node.labels for node in rollout.world.nodes}
+    homes = {pod.uid: pod.nodes for pod in kept if pod.draining_since is None}
     out = {}
     for pool in rollout.pools:
+        elsewhere = [pod for pod in kept if rollout.facts_of(pod).pool != pool.name]
+        spread = {
+            model: Spread(
+                model,
+                key,
+                Counter(
+                    labels.get(node, {}).get(key, "")
+                    for pod in elsewhere
+                    if rollout.facts_of(pod).model == model
+                    for node in homes.get(pod.uid, ())
+                ),
+            )
+            for model, key in topology_keys.items()
+        }
         wanted = Wanted(
             replicas={item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name},
             gpus=gpus,
             nodes=fleet.nodes.get(pool.name, 0),
             groups=fleet.groups,
             pods=pods_of_a_replica,
+            spread={name: spread[item.model] for name, item in rollout.facts.items() if item.model in spread},
         )
         pods = tuple(pod for pod in kept if rollout.facts_of(pod).pool == pool.name)
         out[pool.name] = place(pool, pods, wanted, to_leave)
+        homes |= {item.pod.uid: item.nodes for item in out[pool.name].assigned}
     return out
 
 
@@ -315,14 +350,15 @@ def _must_stay(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> 
 
 def _counts(
     rollout: Rollout,
+    whole: Fleet,
     placements: Mapping[str, Placement],
     leave: Departures,
     lost: frozenset[str],
     *,
     patient: bool,
 ) -> Counts:
-    """Writes that bring every Deployment of ours to its number of replicas, and delete what nothing uses. ``patient``:
-    numbers that somebody else has set are left for a while."""
+    """Writes that bring every Deployment of ours to its number of replicas, and delete what nothing of the ``whole`` plan
+    uses. ``patient``: numbers that somebody else has set are left for a while."""
     world, fleet = rollout.world, rollout.fleet
     movers = Counter(pod.deployment for placement in placements.values() for pod in placement.movers)
     raised: list[AnyAction] = []
@@ -373,14 +409,15 @@ def _counts(
                     )
                 )
         lowered += [_delete(pod, "was not ready within its start-up time") for pod in pods if pod.uid in stuck]
-        if item is None and replicas == 0 and not any(pod.deployment == live.name for pod in world.pods):
+        unused = whole.replica_set(live.name) is None and replicas == 0
+        if unused and not any(pod.deployment == live.name for pod in world.pods):
             deleted.append(
                 DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=f"{live.name} has no replica")
             )
     deployments = {live.name for live in world.deployments()}
     spent = {node.name for pool in rollout.pools for node in pool.spent_nodes}
     for live in world.objects:
-        if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or fleet.replica_set(live.name) is not None:
+        if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or whole.replica_set(live.name) is not None:
             continue
         if live.name not in deployments:
             why = f"nothing is behind {live.kind} {live.name}"

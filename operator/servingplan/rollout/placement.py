@@ -4,19 +4,35 @@ Replicas keep their node if they may stay there. The others are placed by tighte
 and on nodes still to come. A replica over several nodes gets all of them, in one zone, or none: free nodes are kept for it
 until the last one is free. If one replica is left over (fragmentation), the plan's own node contents are assigned to the nodes
 with which they overlap most, and replicas that do not fit into these have to move.
+
+Where a model is to be spread over the values of a label, its new replicas go to the value with the fewest of them, as long as
+this costs nobody a place.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
 from servingplan.model.world import Pod
 from servingplan.planning.layouts import ZONE_LABEL
 from servingplan.planning.pools import Pool, PoolNode
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the replicas of a model are spread over nodes."""
+
+    model: str
+    key: str
+    """A label of nodes. Those without it are one place."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """The pods of the model in other pools, by value of the label."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,9 @@ class Wanted:
     """The contents of nodes in the plan. Those of other pools may be among them."""
     pods: Mapping[str, int] = field(default_factory=dict)
     """The pods of one replica, each on a node of its own, by Deployment; 1 if it is not given."""
+
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    """How replicas are spread, by Deployment. Those that are not given fill nodes."""
 
     def pods_of(self, deployment: str) -> int:
         """The pods of one replica, which is also its number of nodes."""
@@ -69,6 +88,31 @@ class Placement:
     """Nodes with free GPUs that are kept until the other nodes of one replica are free."""
     blocked: tuple[int, ...] = ()
     """The GPUs of each replica, existing or to be made, whose place is held by others that serve and do not leave."""
+    to_come: Mapping[str, int] = field(default_factory=dict)
+    """The GPUs on each node that planned replicas will hold which do not yet."""
+
+
+class _Crowd:
+    """How many pods of each model are at each value of the label over which it is spread."""
+
+    def __init__(self, pool: Pool, wanted: Wanted) -> None:
+        self._spread = wanted.spread
+        self._labels = {node.name: node.node.labels for node in pool.nodes}
+        self._pods = {item.model: Counter(item.elsewhere) for item in wanted.spread.values()}
+
+    def of(self, deployment: str, node: str) -> int:
+        """The pods of the Deployment's model where this node is; 0 if it is not spread."""
+        spread = self._spread.get(deployment)
+        return 0 if spread is None else self._pods[spread.model][self._place(node, spread)]
+
+    def add(self, deployment: str, nodes: Collection[str]) -> None:
+        """Count a replica of the Deployment on these nodes."""
+        spread = self._spread.get(deployment)
+        if spread is not None:
+            self._pods[spread.model].update(self._place(node, spread) for node in nodes)
+
+    def _place(self, node: str, spread: Spread) -> str:
+        return self._labels.get(node, {}).get(spread.key, "")
 
 
 class _Placed(NamedTuple):
@@ -90,6 +134,19 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
     ``pods``: the plan's pods of this pool that are not being deleted. ``to_leave``: cordoned nodes whose replicas move to
     others.
     """
+    packed = _packed(pool, pods, replace(wanted, spread={}), to_leave)
+    spread = _packed(pool, pods, wanted, to_leave) if wanted.spread else packed
+    return spread if _cost(spread) <= _cost(packed) else packed
+
+
+def _cost(placement: Placement) -> tuple[int, ...]:
+    """What a placement costs those who serve, and those who wait; less is better."""
+    waiting = sum(not item.free_now for item in placement.assigned)
+    return len(placement.movers), placement.unplaced, len(placement.blocked), waiting
+
+
+def _packed(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> Placement:
+    """The placement that spreads replicas as ``wanted`` says."""
     nodes = _chosen_nodes(pool, pods, wanted, to_leave)
     found = _by_tightest_fit(pool, pods, wanted, nodes, to_leave)
     if found is not None and found.blocked and len(pool.usable_nodes) > len(nodes):
@@ -129,28 +186,63 @@ def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
 
 
 def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
-    """The nodes on which the plan stays: those that hold most of what it wants. A replica over several nodes that has to
-    leave one of them keeps none."""
-    may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
-    held: dict[str, int] = defaultdict(int)
-    serving: dict[str, int] = defaultdict(int)
+    """The nodes on which the plan stays: those that hold most of what it wants, one after the other. Of each Deployment only
+    so many replicas count as are wanted. A replica over several nodes that has to leave one of them keeps none."""
+    usable = {node.name: node for node in pool.usable_nodes}
+    may_hold = usable.keys() | _cordoned(pool, to_leave)
+    on: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
-        wants = wanted.replicas.get(pod.deployment or "", 0) > 0
-        for node in pod.nodes if wants and may_hold.issuperset(pod.nodes) else ():
-            held[node] += pod.gpus
-            serving[node] += pod.gpus if pod.ready else 0
-    usable = sorted(
-        pool.usable_nodes,
-        key=lambda node: (
-            -serving[node.name],
-            -held[node.name],
-            -node.unused_gpus,
-            node.foreign_gpus == 0,
-            -node.free_gpus,
-            node.name,
-        ),
-    )
-    return usable[: wanted.nodes]
+        for node in pod.nodes if may_hold.issuperset(pod.nodes) else ():
+            on[node].append(pod)
+    left = Counter(wanted.replicas)
+    kept: set[str] = set()
+
+    def counted(name: str) -> list[Pod]:
+        """The replicas of a node that count, besides those that already do."""
+        new = sorted((pod for pod in on[name] if pod.uid not in kept), key=_serves_not)
+        of: Counter[str] = Counter()
+        found = []
+        for pod in new:
+            deployment = pod.deployment or ""
+            of[deployment] += 1
+            if of[deployment] <= left[deployment]:
+                found.append(pod)
+        return found
+
+    def order(name: str) -> tuple[int, int, int, bool, int, str]:
+        node = usable[name]
+        held = [*counted(name), *(pod for pod in on[name] if pod.uid in kept)]
+        serving = sum(pod.gpus for pod in held if not _serves_not(pod))
+        gpus = sum(pod.gpus for pod in held)
+        return -serving, -gpus, -node.unused_gpus, node.foreign_gpus == 0, -node.free_gpus, name
+
+    # What a node holds of the plan only falls as others are chosen, so a place in the order that still holds is the first.
+    heap = [order(name) for name in usable]
+    heapify(heap)
+    holding: list[PoolNode] = []
+    others: list[PoolNode] = []
+    while heap:
+        first = heappop(heap)
+        now = order(first[-1])
+        if heap and now > heap[0]:
+            heappush(heap, now)
+            continue
+        (holding if now[1] else others).append(usable[first[-1]])
+        new = counted(first[-1])
+        left.subtract(pod.deployment or "" for pod in new)
+        kept.update(pod.uid for pod in new)
+    # Nodes that hold replicas come first in any case. The others take turns by place, the emptiest first.
+    crowd = _Crowd(pool, wanted)
+    turn: dict[str, int] = {}
+    for item in (*holding, *others):
+        turn[item.name] = sum(crowd.of(deployment, item.name) for deployment in wanted.spread)
+        for deployment in wanted.spread:
+            crowd.add(deployment, (item.name,))
+    return [*holding, *sorted(others, key=lambda item: turn[item.name])][: wanted.nodes]
+
+
+def _serves_not(pod: Pod) -> bool:
+    return not pod.ready or pod.draining_since is not None
 
 
 def _by_tightest_fit(
@@ -161,6 +253,7 @@ def _by_tightest_fit(
     tolerated = here | _cordoned(pool, to_leave)
     room = {node.name: node.free_gpus for node in nodes}
     zones = {node.name: node.node.labels.get(ZONE_LABEL, pool.spec.zone) for node in nodes}
+    crowd = _Crowd(pool, wanted)
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
@@ -186,6 +279,7 @@ def _by_tightest_fit(
                 room[node] -= pod.gpus
             if pod.placed:
                 stay.append(pod)
+                crowd.add(deployment, pod.nodes)
             else:
                 waiting.append((gpus, deployment, pod))
         waiting += [(gpus, deployment, None)] * (count - len(own))
@@ -203,7 +297,7 @@ def _by_tightest_fit(
     for gpus, deployment, candidate in order:
         begun = () if candidate is None else candidate.nodes
         lacks = wanted.pods_of(deployment) - len(begun)
-        found = _tightest(room, gpus, lacks, zones, begun)
+        found = _tightest(room, gpus, lacks, zones, begun, partial(crowd.of, deployment))
         coming = _tightest(to_come, gpus, lacks - len(found), {}, ())
         if len(found) + len(coming) < lacks:
             return None
@@ -211,6 +305,7 @@ def _by_tightest_fit(
             room[node] -= gpus
         for node in coming:
             to_come[node] -= gpus
+        crowd.add(deployment, (*begun, *found))
         placed.append(_Placed(gpus, candidate, (*begun, *found), bool(coming)))
     return _placement(pool, stay, movers, surplus, placed, here)
 
@@ -290,13 +385,18 @@ def _lay_over(
 
 
 def _tightest(
-    room: Mapping[str, int], need: int, count: int, zones: Mapping[str, str | None], begun: tuple[str, ...]
+    room: Mapping[str, int],
+    need: int,
+    count: int,
+    zones: Mapping[str, str | None],
+    begun: tuple[str, ...],
+    crowd: Callable[[str], int] = lambda _: 0,
 ) -> tuple[str, ...]:
-    """So many nodes with this much room each, the fullest first; fewer where there are not so many. Several are all in one
-    zone, that of the nodes that the replica has begun on."""
+    """So many nodes with this much room each, those with the least ``crowd`` and then the fullest first; fewer where there are
+    not so many. Several are all in one zone, that of the nodes that the replica has begun on."""
 
-    def fullness(name: str) -> tuple[int, str]:
-        return room[name], name
+    def fullness(name: str) -> tuple[int, int, str]:
+        return crowd(name), room[name], name
 
     fitting = [name for name in room if room[name] >= need] if count else []
     if count == 1 and not begun:
@@ -305,7 +405,11 @@ def _tightest(
     for name in sorted(set(fitting) - set(begun), key=fullness):
         by_zone[zones.get(name) or ""].append(name)
     asked = {zones.get(name) or "" for name in begun} or set(by_zone)
-    most = max((by_zone[zone] for zone in sorted(asked)), key=lambda names: min(len(names), count), default=[])
+    most = max(
+        (by_zone[zone] for zone in sorted(asked)),
+        key=lambda names: (min(len(names), count), -sum(crowd(name) for name in names[:count])),
+        default=[],
+    )
     return tuple(most[:count])
 
 
@@ -320,10 +424,12 @@ def _placement(
     assigned: list[Assignment] = []
     kept: set[str] = set()
     blocked: list[int] = []
+    due: Counter[str] = Counter()
     for gpus, pod, nodes, to_come in placed:
         # Nothing makes room for a pod that somebody else keeps from coming.
         held = pod is not None and pod.kept_back
         new = [node for node in nodes if not held and (pod is None or node not in pod.nodes)]
+        due.update(dict.fromkeys(new, gpus))
         free = [node for node in new if unused[node] >= gpus]
         for node in free:
             unused[node] -= gpus
@@ -345,4 +451,5 @@ def _placement(
         unplaced=sum(item.to_come for item in placed),
         kept=frozenset(kept),
         blocked=tuple(blocked),
+        to_come=due,
     )

@@ -63,6 +63,8 @@ class Limits:
     """How long drains take, in seconds."""
     startup_seconds: Mapping[str, float]
     """How long replicas may take to start, by Deployment of the wanted fleet, in seconds."""
+    topology_keys: Mapping[str, str] = field(default_factory=dict)
+    """The label of nodes over whose values the replicas of a model are spread, by model."""
     gateway_follows: bool | None = None
     """Whether the gateway has taken the published weights; None if none can be asked."""
 
@@ -77,7 +79,10 @@ class Limits:
         gateway_follows: bool | None,
     ) -> Limits:
         """The limits that a spec sets for the way to a fleet, with this budget."""
-        return cls(budget_dollars_per_hour, may_grow, spec.change, start_limits(fleet, spec), gateway_follows)
+        keys = {
+            model.name: model.topology_spread.topology_key for model in spec.models if model.topology_spread is not None
+        }
+        return cls(budget_dollars_per_hour, may_grow, spec.change, start_limits(fleet, spec), keys, gateway_follows)
 
     def exceeded_by(self, spend: float) -> bool:
         """Whether this many $/h exceed the budget; False for ``nan``."""

@@ -6,6 +6,7 @@ from servingplan.model.actions import ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
+from servingplan.model.row import Row, failure, refusal
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
@@ -13,8 +14,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.quota import quota_lines
 from servingplan.planning.starts import lines
 from servingplan.rollout.growth import planned_size
-from servingplan.status.routing import is_routing
-from servingplan.status.row import Row, failure, refusal
+from servingplan.routing.conditions import is_routing
 
 _TROUBLES = {
     "CrashLoopBackOff": "EngineCrash",
@@ -79,7 +79,7 @@ def _nodes_out_of_use(pool: Pool) -> str:
         elif node.gpus == 0:
             lines.append(f"{node.name} shows no GPUs")
         elif item.closed:
-            lines.append(f"{node.name} takes no pods yet: whoever makes it has not set it up")
+            lines.append(f"{node.name} takes no pods yet: its autoscaler or its agents have not set it up")
     return f" ({', '.join(lines)})" if lines else ""
 
 

@@ -33,14 +33,14 @@ from servingplan.planning.cold_starts import start_seconds
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
-from servingplan.render.admission import WHOLE
-from servingplan.render.carried import Carried, carried
+from servingplan.routing.admission import WHOLE
+from servingplan.routing.carried import Carried, carried
+from servingplan.routing.conditions import routing_after
 from servingplan.status.conditions import conditions
 from servingplan.status.explained import explained_as
 from servingplan.status.history import history_after
 from servingplan.status.learned import learned_status
 from servingplan.status.proposed import proposed
-from servingplan.status.routing import routing_after
 from servingplan.status.steps import step_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 

@@ -8,12 +8,13 @@ from servingplan.api.reasons import LONGEST_MESSAGE, needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
+from servingplan.model.row import Row
 from servingplan.model.world import Observation
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
-from servingplan.render.carried import Carried
-from servingplan.status import capacity, learned, planned, routing
-from servingplan.status.row import Row
+from servingplan.routing import conditions as routing
+from servingplan.routing.carried import Carried
+from servingplan.status import capacity, learned, planned
 from servingplan.status.summary import unanswered
 
 COUNT_IN_READY = (

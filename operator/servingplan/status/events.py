@@ -11,6 +11,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Part
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
+from servingplan.planning.availability import until
 from servingplan.status.summary import gpus_of, served_of
 
 _QUIET = (
@@ -69,8 +70,9 @@ def _of_caps(world: Observation, status: PlanStatus) -> list[Event]:
     for pool in status.node_pools:
         cap = pool.learned_cap
         if cap is not None and before.get(pool.name, {}).get("since") != cap.since:
-            text = f"{pool.name} gives at most {cap.nodes} nodes until {cap.until}: {cap.message}"
-            out.append(Event(type="Warning", reason=cap.reason, message=text))
+            text = f"{pool.name} gives at most {cap.nodes} nodes{until(cap.until)}: {cap.message}"
+            kind = "Normal" if cap.reason in ("Reserved", "NotReservedYet") else "Warning"
+            out.append(Event(type=kind, reason=cap.reason, message=text))
     return out
 
 

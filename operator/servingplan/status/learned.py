@@ -8,9 +8,9 @@ from servingplan.api.status_v1alpha1 import LatencyStatus, LearnedStatus
 from servingplan.learning.learn import in_use
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import LearnedKind
+from servingplan.model.row import Row
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
-from servingplan.status.row import Row
 
 CONDITION = "FleetObserved"
 
@@ -25,9 +25,15 @@ def learned_status(kind: LearnedKind | None) -> LearnedStatus | None:
         requests_per_second=f"{look.requests_per_second:.3g}",
         ttft_seconds=_latency(look.ttft_seconds, look.expected_ttft_seconds),
         tpot_seconds=_latency(look.tpot_seconds, look.expected_tpot_seconds),
+        percentile=None if look.percentile is None else f"{look.percentile:g}",
+        ttft_percentile_seconds=_latency(look.ttft_percentile_seconds, look.expected_ttft_percentile_seconds),
+        tpot_percentile_seconds=_latency(look.tpot_percentile_seconds, look.expected_tpot_percentile_seconds),
         rate_factor=_factor(used.rate_shift),
         ttft_factor=_factor(used.ttft.shift),
         tpot_factor=_factor(used.tpot.shift),
+        ttft_tail_factor=_factor(used.ttft_tail.shift) if used.ttft_tail.weight > 0 else None,
+        tpot_tail_factor=_factor(used.tpot_tail.shift) if used.tpot_tail.weight > 0 else None,
+        percentiles_refused=look.tail_refused,
         refused=look.refused,
     )
 

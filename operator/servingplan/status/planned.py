@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from servingplan.model.decision import Decision
+from servingplan.model.row import Row, failure
 from servingplan.planning.pools import Pool, more_nodes
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import lines
-from servingplan.render.admission import WHOLE
-from servingplan.render.carried import Carried
+from servingplan.routing.admission import WHOLE
+from servingplan.routing.carried import Carried
 from servingplan.status.learned import late_deployments, observed_beside_predicted
-from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
 _WATCHED = frozenset({"measured", "interpolated", "learned"})

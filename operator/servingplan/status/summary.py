@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from servingplan.model.fleet import Fleet
 from servingplan.planning.pools import Pool
-from servingplan.render.admission import WHOLE
-from servingplan.render.carried import Carried
+from servingplan.routing.admission import WHOLE
+from servingplan.routing.carried import Carried
 
 NONE = "none"
 

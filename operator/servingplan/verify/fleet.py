@@ -8,7 +8,7 @@ from servingplan.verify.case import Case, above, same
 
 
 def nodes(case: Case) -> Iterator[str]:
-    """Every pool is within its floor and its cap."""
+    """The pools that are outside their floor or their cap."""
     for name, pool in case.pools.items():
         count = case.answer.nodes.get(name)
         if count is None:
@@ -18,7 +18,7 @@ def nodes(case: Case) -> Iterator[str]:
 
 
 def budget(case: Case) -> Iterator[str]:
-    """The nodes cost what the answer says, and no more than the budget."""
+    """The faults of the dollars: the nodes cost other than the answer says, or more than the budget."""
     told, budget = case.answer.dollars_per_hour, case.question.budget_dollars_per_hour
     if told is None or not same(told, case.dollars):
         yield f"dollars_per_hour is {told}; the nodes cost {case.dollars}"
@@ -27,7 +27,7 @@ def budget(case: Case) -> Iterator[str]:
 
 
 def quotas(case: Case) -> Iterator[str]:
-    """The copies on the pools of a quota hold no more GPUs than it has."""
+    """The quotas with fewer GPUs than the copies on their pools hold."""
     for quota in case.question.quotas:
         held = case.gpus_on(quota.pools)
         if held > quota.max_gpus:
@@ -36,7 +36,7 @@ def quotas(case: Case) -> Iterator[str]:
 
 
 def copies(case: Case) -> Iterator[str]:
-    """No shape has more copies than it may."""
+    """The shapes with more copies than they may have."""
     for name, count in case.answer.replicas.items():
         most = case.shapes[name].max_copies
         if most is not None and count > most:
@@ -44,7 +44,7 @@ def copies(case: Case) -> Iterator[str]:
 
 
 def placements(case: Case) -> Iterator[str]:
-    """The groups hold exactly the copies, fit their nodes and cover all nodes."""
+    """The faults of the node groups: they must hold exactly the copies, fit their nodes and cover all nodes."""
     nodes: Counter[str] = Counter()
     placed: Counter[tuple[str, str]] = Counter()
     for group in case.answer.placements:

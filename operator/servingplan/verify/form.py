@@ -14,7 +14,7 @@ PLAN_FIELDS = (
 
 
 def numbers(case: Case) -> Iterator[str]:
-    """Every number is finite and not below 0."""
+    """The numbers that are not finite or below 0."""
     answer = case.answer
     numbers: dict[str, float | None] = {
         "objective": answer.objective,
@@ -39,7 +39,7 @@ def numbers(case: Case) -> Iterator[str]:
 
 
 def names(case: Case) -> Iterator[str]:
-    """Every name is in the question, and the method is one of the known ones."""
+    """The names that are not in the question, and a method that is not known."""
     answer = case.answer
     if answer.method not in METHOD_NAMES:
         yield f"method is {answer.method!r}; it must be one of {', '.join(METHOD_NAMES)}"
@@ -72,7 +72,7 @@ def names(case: Case) -> Iterator[str]:
 
 
 def no_plan(case: Case) -> Iterator[str]:
-    """An infeasible answer has reasons and no plan."""
+    """The faults of an infeasible answer, which must have reasons and no plan."""
     answer = case.answer
     if not answer.reasons:
         yield "status is Infeasible without reasons"

@@ -8,7 +8,7 @@ from servingplan.verify.case import TOLERANCE, Case, above, same
 
 
 def objective(case: Case) -> Iterator[str]:
-    """The objective and the start-up dollars are those of the plan."""
+    """The faults of the objective and of the start-up dollars, which must be those of the plan."""
     answer = case.answer
     if case.question.objective == "MaximizeService":
         if answer.scale is None or answer.objective is None or not same(answer.objective, answer.scale):
@@ -38,8 +38,8 @@ def _startup(case: Case) -> float:
 
 
 def proof(case: Case) -> Iterator[str]:
-    """Every level of the objective is present, in order, with its value, a bound on the right side of it, and their gap. Proved
-    levels are within the asked gap. The status follows from the levels."""
+    """The faults of the proof. Every level of the objective must be present, in order, with its value, a bound on the right
+    side of it, and their gap. Proved levels must be within the asked gap. The status must follow from the levels."""
     answer = case.answer
     names = [level.name for level in answer.levels]
     if names != _level_names(case):

@@ -7,7 +7,7 @@ from servingplan.verify.case import TOLERANCE, Case, utilization
 
 
 def survival(case: Case) -> Iterator[str]:
-    """After every loss of every rule, the remaining copies serve the classes that the rule protects."""
+    """The losses after which the remaining copies cannot serve the classes that the rule protects."""
     for rule in case.question.survive:
         demand = {}
         for name, cls in case.classes.items():

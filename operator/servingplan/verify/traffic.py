@@ -8,7 +8,7 @@ from servingplan.verify.case import TOLERANCE, Case, above, same, utilization
 
 
 def load(case: Case) -> Iterator[str]:
-    """No copy is busier than its utilisation allows."""
+    """The shapes whose copies are busier than their utilisation allows."""
     busy: defaultdict[str, float] = defaultdict(float)
     for k, rates in case.answer.rates.items():
         for c, rate in rates.items():
@@ -21,7 +21,8 @@ def load(case: Case) -> Iterator[str]:
 
 
 def service(case: Case) -> Iterator[str]:
-    """Served and unserved rates add up to the asked rate of every class; under MaximizeService every class gets the scale."""
+    """The classes whose served and unserved rates do not add up to the asked rate. Under MaximizeService, also the classes
+    that do not get the scale."""
     answer = case.answer
     for name, cls in case.classes.items():
         served, asked = case.served[name], cls.requests_per_second
@@ -39,7 +40,7 @@ def service(case: Case) -> Iterator[str]:
 
 
 def quality(case: Case) -> Iterator[str]:
-    """No class has a mean quality loss above its limit."""
+    """The classes with a mean quality loss above their limit."""
     for name, cls in case.classes.items():
         if cls.quality_loss_limit is None:
             continue

@@ -1,6 +1,7 @@
 """``servingplan doctor`` as a command: its exit codes, and what it reads of objects."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from servingplan.cli import app, main
 from servingplan.doctor.read import read
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import DEPLOYMENTS, ENDPOINT_SLICES, PLANS, PODS, Kube, Resource
+from servingplan.lease import LEASES
 
 OPERATOR = {
     "metadata": {
@@ -58,13 +60,13 @@ SLICE = {"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], 
 class Cluster:
     """Answers as an API server with these objects would, and keeps the access reviews that it was asked."""
 
-    def __init__(self, **objects):
+    def __init__(self, objects=None):
         self.objects = {
             DEPLOYMENTS: [OPERATOR, FOREIGN],
             PLANS: [PLAN],
             PODS: [GATEWAY],
             ENDPOINT_SLICES: [SLICE],
-            **objects,
+            **(objects or {}),
         }
         self.reviews = []
 
@@ -136,6 +138,25 @@ def test_a_prometheus_outside_is_not_looked_for():
     assert facts.prometheus.service is None
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds_ago", "acts"),
+    [
+        ("servingplan-in-llm", 3, True),
+        ("servingplan-all", 3, True),
+        ("servingplan-in-other", 3, False),
+        ("servingplan-in-llm", 3600, False),
+        ("servingplan-in-llm", None, False),  # released
+    ],
+)
+def test_the_lease_says_who_acts(name, seconds_ago, acts):
+    renewed = None if seconds_ago is None else (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat()
+    lease = {"metadata": {"name": name}, "spec": {"holderIdentity": "somebody", "renewTime": renewed}}
+    facts = read(Cluster({DEPLOYMENTS: [], LEASES: [lease]}), namespace="llm", account=None, prometheus_url="")
+    assert (facts.leader is not None) is acts
+    if acts:
+        assert (facts.leader.lease, facts.leader.holder) == (f"kube-system/{name}", "somebody")
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["doctor", *arguments])
 
@@ -203,4 +224,4 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch, cap
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1, said
-    assert ("does not answer" if there else "is not a usable kubeconfig") in said
+    assert ("does not answer" if there else "is not a usable kubeconfig (there is no such file)") in said

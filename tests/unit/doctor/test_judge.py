@@ -8,6 +8,7 @@ import pytest
 from servingplan.api.crd import custom_resource_definition
 from servingplan.doctor.facts import (
     Facts,
+    Leader,
     Operator,
     PlanFacts,
     PrometheusFacts,
@@ -77,6 +78,10 @@ def of(check, found):
 def only(check, found):
     (item,) = of(check, found)
     return item
+
+
+def test_one_node_is_told_as_one():
+    assert "has 1 node, may be sized" in only("pools", facts(pools=(pool(replicas=1, allowed_namespaces="llm"),)))[1]
 
 
 def test_a_healthy_cluster_has_no_problem():
@@ -160,6 +165,38 @@ def test_a_definition_that_is_not_established_is_a_problem():
 def test_a_namespace_that_no_operator_manages_is_added_to_its_list():
     said = of("operator", facts(namespace="other"))
     assert any(severity is Severity.problem and "namespaces={llm,chat,other}" in fix for severity, _, fix in said), said
+
+
+def test_an_operator_that_is_no_deployment_is_known_by_its_lease():
+    acts = Leader("kube-system/servingplan-in-llm", "laptop_1a2b", 3.2)
+    severity, message, fix = only("operator", facts(operators=(), leader=acts))
+    assert (severity, fix) == (Severity.note, "")
+    assert "laptop_1a2b acts: it renewed the Lease kube-system/servingplan-in-llm 3 s ago" in message
+    assert only("operator", facts(operators=(), leader=Unread("no")))[0] is Severity.problem
+
+
+def test_a_plan_that_waits_for_an_operator_to_go_is_named_with_the_way_out():
+    going = PlanFacts("llm", "chat", "chat-routing", False, deleted_at="2026-12-01T05:00:00Z")
+    severity, message, fix = only("plans", facts(plans=(going,)))
+    assert (severity, fix) == (Severity.problem, "servingplan uninstall -n llm")
+    assert "plan chat is being deleted since 2026-12-01T05:00:00Z, and no operator acts" in message
+    assert of("plans", facts(plans=(going,), leader=Leader("kube-system/servingplan-in-llm", "me", 1.0))) == []
+    assert of("plans", facts(plans=(going,), leader=Unread("no Lease"))) == []
+    assert of("plans", facts(plans=(dataclasses.replace(going, namespace="other"),))) == []
+    assert of("plans", facts(plans=(dataclasses.replace(going, deleted_at=None),))) == []
+
+
+def test_two_installations_for_one_namespace_are_a_note():
+    second = dataclasses.replace(OPERATOR, namespace="second", release="second")
+    said = of("operator", facts(operators=(OPERATOR, second)))
+    assert said[-1] == (
+        Severity.note,
+        "servingplan-system/servingplan and second/servingplan manage the namespace llm: one acts, and the other waits for "
+        "its Lease",
+        "helm uninstall second -n second",
+    )
+    elsewhere = dataclasses.replace(second, settings={"SERVINGPLAN_NAMESPACES": "other"})
+    assert len(of("operator", facts(operators=(OPERATOR, elsewhere)))) == 2
 
 
 def test_the_rights_of_a_person_are_a_note_beside_an_operator():

@@ -9,7 +9,7 @@ import pytest
 
 from localcluster.ports import free_port
 from servingplan.gateway_sync import envoy
-from servingplan.render.envoy.routes import STICKY
+from servingplan.routing.envoy.routes import STICKY
 
 
 @contextmanager

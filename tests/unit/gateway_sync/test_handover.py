@@ -8,8 +8,8 @@ import pytest
 from servingplan.gateway_sync import sync as module
 from servingplan.gateway_sync.handover import services_with_weight, with_routes_of, without_the_empty
 from servingplan.gateway_sync.sync import LEAVING_SECONDS, LONGEST_HOLD_SECONDS, SETTLING_SECONDS, Sync
-from servingplan.render.envoy import USUAL
-from servingplan.render.routing import KEY
+from servingplan.model.names import ROUTING_KEY
+from servingplan.routing.envoy import USUAL
 
 
 def document(revision, weights, services=("one", "two")):
@@ -88,7 +88,7 @@ def ground(monkeypatch):
         return done, json.loads(json.dumps(files.versions[-1]))
 
     def publish(content):
-        made._routing_seen("MODIFIED", {"data": {KEY: json.dumps(content)}})
+        made._routing_seen("MODIFIED", {"data": {ROUTING_KEY: json.dumps(content)}})
 
     def endpoints(service, *addresses):
         made._slice_seen(

@@ -5,16 +5,20 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 from servingplan.learning.figures import WINDOW_SECONDS
 from servingplan.learning.learn import Observed
+from servingplan.learning.tails import percentile_of, usual_ratio
 from servingplan.model.engine import EngineSettings
+from servingplan.model.readings import Histogram
 from servingplan.profiles import catalogue
 from servingplan.profiles.estimate import Made
 from servingplan.profiles.expected import Expected, Part, expected, mix_of
 from servingplan.profiles.measured import SHIPPED
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
+from servingplan.simulate.tally import Histogram as Tallied
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SCRAPE_SECONDS = 15.0
@@ -61,6 +65,7 @@ OBSERVED = Observed(
     in_time=True,
     planned_input_tokens=float(INPUT),
     planned_output_tokens=float(OUTPUT),
+    planned_prompt_ratio=usual_ratio(0.6, 95.0),
 )
 
 
@@ -72,6 +77,7 @@ def simulated(*, slowdown: float, requests_per_second: float, windows: int, seed
     engine.slowdown = slowdown
     arrival, scrape = 0.0, 0.0
     before = _totals(engine)
+    counted = _counts(engine)
     for window in range(1, windows + 1):
         end, waiting = window * WINDOW_SECONDS, []
         while min(arrival, scrape) < end:
@@ -87,6 +93,8 @@ def simulated(*, slowdown: float, requests_per_second: float, windows: int, seed
         after = _totals(engine)
         (ended, prompts, answers, first, firsts, times, timed) = (b - a for a, b in zip(before, after, strict=True))
         before = after
+        earlier, counted = counted, _counts(engine)
+        told = {name: percentile_of(_between(earlier[name], counted[name]), 95.0) for name in counted}
         yield replace(
             OBSERVED,
             at=at(end),
@@ -97,7 +105,27 @@ def simulated(*, slowdown: float, requests_per_second: float, windows: int, seed
             ttft_seconds=first / firsts,
             tpot_seconds=times / timed,
             least_waiting=min(waiting),
+            ttft_percentile_seconds=told["ttft"],
+            tpot_percentile_seconds=told["tpot"],
+            prompt_ratio=told["prompts"] and told["prompts"] * ended / prompts,
         )
+
+
+def counts_of(histogram: Tallied) -> Histogram:
+    """The counts of an engine as Prometheus shows them."""
+    *below, total = accumulate(map(float, histogram.counts))
+    return Histogram(bounds=histogram.bounds, counts=tuple(below), total=total)
+
+
+def _counts(engine: Engine) -> dict[str, Histogram]:
+    tally = engine.tally
+    found = {"ttft": tally.first_token, "tpot": tally.per_output_token, "prompts": tally.request_prompt}
+    return {name: counts_of(histogram) for name, histogram in found.items()}
+
+
+def _between(before: Histogram, after: Histogram) -> Histogram:
+    counts = tuple(late - early for early, late in zip(before.counts, after.counts, strict=True))
+    return Histogram(bounds=after.bounds, counts=counts, total=after.total - before.total)
 
 
 def _totals(engine: Engine) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.learning.figures import query, read
+from servingplan.learning.figures import query, query_counts, read, with_counts
 
 WHOLE = {
     "ttft_sum": 50.0,
@@ -75,4 +75,50 @@ def test_the_query_names_the_models_and_on_a_shared_prometheus_the_namespace():
     shared = query(["b.1", 'a"'], namespace="llm", namespace_label="ns")
     assert shared.count('ns="llm"') == shared.count("model_name=~")
     assert "ns=" not in query(["b.1"], namespace="llm", namespace_label=None)
+    assert r'model_name=~"a\"|b\\.1"' in shared
+
+
+COUNTS = {"0.1": 10.0, "0.25": 90.0, "0.5": 99.0, "+Inf": 100.0}
+
+
+def counts(pod="a", figure="ttft", **changed):
+    told = {**COUNTS, **{name.replace("_", ".").removeprefix("b"): value for name, value in changed.items()}}
+    return [
+        {"metric": {"pod": pod, "figure": figure, "le": bound}, "value": [1.0, str(value)]}
+        for bound, value in told.items()
+    ]
+
+
+def test_counts_by_bound_belong_to_their_pod_and_figure():
+    engines = read([*rows("a"), *rows("b")])
+    first, second = with_counts(engines, [*counts("a"), *counts("b", "prompts"), *counts("gone")])
+    assert (first.ttft.bounds, first.ttft.counts, first.ttft.total) == ((0.1, 0.25, 0.5), (10, 90, 99), 100)
+    assert (first.tpot, first.prompts, second.ttft) == (None, None, None)
+    assert second.prompts.total == 100
+    assert with_counts(engines, []) == engines
+
+
+def test_counts_that_fall_a_little_because_each_was_extrapolated_by_itself_are_mended():
+    (seen,) = with_counts(read(rows()), counts(b0_5=89.9))
+    assert seen.ttft.counts == (10, 90, 90)
+
+
+@pytest.mark.parametrize("changed", [{"b0_25": "NaN"}, {"b0_25": -1.0}, {"b0_25": "+Inf"}])
+def test_counts_that_are_none_make_no_histogram(changed):
+    (seen,) = with_counts(read(rows()), counts(**changed))
+    assert seen.ttft is None
+    (without_the_last,) = with_counts(read(rows()), counts()[:-1])
+    assert without_the_last.ttft is None
+
+
+@pytest.mark.parametrize("row", [{"metric": {"figure": "ttft"}, "value": [1.0, "1"]}, {"value": [1.0, "1"]}])
+def test_counts_that_prometheus_does_not_promise_are_refused(row):
+    with pytest.raises((KeyError, ValueError)):
+        with_counts(read(rows()), [row])
+
+
+def test_the_query_for_counts_names_the_same_engines():
+    shared = query_counts(["b.1", 'a"'], namespace="llm", namespace_label="ns")
+    assert shared.count('ns="llm"') == shared.count("model_name=~") == 3
+    assert "ns=" not in query_counts(["b.1"], namespace="llm", namespace_label=None)
     assert r'model_name=~"a\"|b\\.1"' in shared

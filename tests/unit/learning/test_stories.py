@@ -9,9 +9,11 @@ import pytest
 from servingplan.learning.figures import WINDOW_SECONDS as WINDOW
 from servingplan.learning.learn import in_use
 from servingplan.model.readings import EngineFigures, SeenEngines
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
+from servingplan.simulate.tally import length_bounds
 from tests.simulated.driver import Driver
 from tests.simulated.plans import model, operator, plan
+from tests.unit.learning.test_tails import counted, drawn
 
 LEARNING = {"planning": {"learn": True}}
 LATE = {"ttft_seconds": 4.0, "tpot_seconds": 0.12}
@@ -20,7 +22,7 @@ LATE = {"ttft_seconds": 4.0, "tpot_seconds": 0.12}
 class Engines:
     """What the engines of all ready replicas measure: requests of the class's lengths, at an equal rate each."""
 
-    def __init__(self, driver: Driver, *, requests_per_second: float, **figures: float) -> None:
+    def __init__(self, driver: Driver, *, requests_per_second: float, **figures: object) -> None:
         self._cluster = driver.cluster
         self.requests_per_second = requests_per_second
         self.figures = {"ttft_seconds": 0.1, "tpot_seconds": 0.03, "least_waiting": 0.0, **figures}
@@ -94,6 +96,40 @@ def test_replicas_that_are_full_below_the_planned_rate_bring_more_replicas():
     assert driver.conditions()["SLOAttainable"] == "Predicted"
     assert "TTFT 0.15 s (predicted " in message(driver, "SLOAttainable")
     assert driver.conditions()["FleetObserved"] == "Observed"
+
+
+def times_of(name: str) -> dict[str, object]:
+    """What engines count whose times to the first token are drawn from a distribution with a mean of about 0.1 s."""
+    chance, sigma = random.Random(3), math.sqrt(math.log1p(0.6**2))
+    prompts = [chance.lognormvariate(math.log(500) - sigma**2 / 2, sigma) for _ in range(600)]
+    times = drawn(name, 600, times=0.1)
+    return {
+        "ttft_seconds": 0.1,
+        "ttft": counted(times),
+        "prompts": counted(prompts, length_bounds(8192)),
+    }
+
+
+@pytest.mark.parametrize(("name", "more"), [("log-normal, wide", True), ("gamma, narrow", False)])
+def test_a_limit_is_kept_by_the_percentile_that_engines_have_and_not_by_that_of_the_profile(name, more):
+    """The means are the same: only the tails differ."""
+    driver = operator(plan(model(rate="20", slo={"ttftSeconds": "0.3", "tpotSeconds": "0.1"}), **LEARNING))
+    driver.settle()
+    before, fleet = planned(driver), nodes(driver)
+    Engines(driver, requests_per_second=0.4 * before, **times_of(name))
+    minutes(driver, 30)
+    told = driver.cluster.status["deployments"][0]["learned"]
+    assert (nodes(driver) > fleet) == more
+    assert (planned(driver) < 0.7 * before) == more
+    assert (float(told["ttftTailFactor"]) > 1.4) == more
+    assert told["percentile"] == "95"
+    observed, predicted = (float(told["ttftPercentileSeconds"][name]) for name in ("observed", "predicted"))
+    assert predicted == pytest.approx(observed, rel=0.05)
+    assert (observed > 0.2) == more
+    driver.cluster.edit(plan(model(rate="20", slo={"ttftSeconds": "0.3", "tpotSeconds": "0.1"})))
+    driver.settle()
+    assert planned(driver) == before
+    assert "learned" not in driver.cluster.status["deployments"][0]
 
 
 def test_what_was_learned_survives_a_restart_and_is_dropped_with_the_switch():

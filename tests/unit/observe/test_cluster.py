@@ -578,3 +578,15 @@ def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
 def test_what_a_node_has_beside_gpus(allocatable, told):
     found = node_of({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}})
     assert (found.cpu_millicores, found.memory_bytes) == told
+
+
+@pytest.mark.parametrize(
+    ("annotations", "machine"),
+    [
+        ({"cluster.x-k8s.io/machine": "m", "cluster.x-k8s.io/cluster-namespace": "llm"}, "llm/m"),
+        ({"cluster.x-k8s.io/machine": "m"}, ""),
+        (None, ""),
+    ],
+)
+def test_the_machine_of_a_node_is_the_one_that_cluster_api_notes_on_it(annotations, machine):
+    assert node_of({"metadata": {"name": "n", "annotations": annotations}}).machine == machine

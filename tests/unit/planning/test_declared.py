@@ -212,7 +212,7 @@ STATE = {"key": "ignore-taint.cluster-autoscaler.kubernetes.io/gpu", "effect": "
 @pytest.mark.parametrize("tolerated", [False, True])
 def test_a_taint_of_the_state_closes_a_node_unless_replicas_tolerate_it(tolerated):
     tainted = node().model_copy(
-        update={"closing": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).closing}
+        update={"state_taints": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).state_taints}
     )
     template = {"podTemplate": {"spec": {"tolerations": [{"key": STATE["key"], "operator": "Exists"}]}}}
     _, pool = read(tainted, engine=template if tolerated else None)
@@ -223,7 +223,7 @@ def test_a_taint_of_the_state_closes_a_node_unless_replicas_tolerate_it(tolerate
 def test_a_node_that_takes_no_pods_has_not_come():
     """Else a shortage of nodes would never be noticed behind one that is never set up."""
     tainted = node("a").model_copy(
-        update={"closing": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).closing}
+        update={"state_taints": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).state_taints}
     )
     seen = seen_of(read(tainted, node("b"), wanted=2)[1])
     assert (seen.asked, seen.came) == (2, 1)

@@ -7,8 +7,8 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, PoolStock, StartTimes
 from servingplan.model.question import canonical_json
-from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
-from servingplan.planning.availability import with_stock
+from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject, Taint
+from servingplan.planning.availability import seen_of, with_stock
 from servingplan.planning.cold_starts import with_starts
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
@@ -87,6 +87,35 @@ def test_nodes_that_foreign_pods_hold_are_paid_and_taken_from_the_cap():
     found, _ = posed(raw, wanted=2, nodes=(node("a"), node("b")), pods=(foreign("x", "a", 4),))
     assert stock(found.question) == {"p": (4, 1, 4)}
     assert found.question.budget_dollars_per_hour == 24
+
+
+@pytest.mark.parametrize("free", [1, 0])
+def test_a_node_that_takes_nobody_more_and_holds_pods_of_others_is_paid_and_is_no_node_to_come(free):
+    closed = node("a", closing=(Taint(key="node.kubernetes.io/disk-pressure", value="", effect="NoSchedule"),))
+    raw = PlanSpec.model_validate(spec(pool={"resize": RESIZE, "minNodes": 2, "maxNodes": 5}))
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
+    world = Observation(
+        now="2026-01-01T00:00:00Z",
+        plan=plan,
+        nodes=(closed, node("b")),
+        pods=(foreign("x", "a", 4 - free),),
+        pools=(PoolObject(pool="p", reference="r", wanted=2, allowed_namespaces=("*",)),),
+    )
+    (pool,) = read_pools(raw, world, known_of(world))[0]
+    assert (pool.foreign_nodes, pool.boots, seen_of(pool).came) == (1, False, 2)
+    found, _ = pose(spec=raw, pools=(pool,), incumbent=None)
+    assert stock(found.question) == {"p": (4, 1, 4)}
+    assert found.question.budget_dollars_per_hour == 24
+
+
+def test_a_closed_node_that_holds_nobody_is_still_to_come():
+    closed = node("a", closing=(Taint(key="karpenter.sh/unregistered", value="", effect="NoExecute"),))
+    raw = PlanSpec.model_validate(spec(pool={"resize": RESIZE}))
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
+    objects = (PoolObject(pool="p", reference="r", wanted=1, allowed_namespaces=("*",)),)
+    world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=(closed,), pods=(), pools=objects)
+    (pool,) = read_pools(raw, world, known_of(world))[0]
+    assert (pool.foreign_nodes, pool.boots, seen_of(pool).came) == (0, True, 0)
 
 
 def test_every_shape_fits_a_node_and_names_its_model():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from servingplan.decide.decide import decide, publish
+from servingplan.decide.objects import record_actions
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.planning.record import record_problem, with_left_pools
@@ -77,6 +78,17 @@ def test_the_form_that_is_written_is_among_those_that_are_kept():
     written = json.loads(running().cluster.objects["ConfigMap", "chat-plan"]["data"]["plan.json"])
     kept = json.loads((FORMS / f"{RECORD_VERSION}.json").read_text())
     assert written.keys() == kept.keys()
+
+
+def test_a_record_is_written_in_the_oldest_form_that_holds_it_so_that_a_rollback_reads_it():
+    driver = running()
+    assert json.loads(driver.cluster.objects["ConfigMap", "chat-plan"]["data"]["plan.json"])["version"] == 4
+    for form in (4, 5):
+        record = PlanRecord.model_validate_json((FORMS / f"{form}.json").read_text())
+        (action,) = record_actions(driver.cluster.observe(), record)
+        text = action.manifest["data"]["plan.json"]
+        assert json.loads(text)["version"] == form
+        assert ("tail" in text) == (form == 5)
 
 
 @pytest.mark.parametrize("name", BROKEN)

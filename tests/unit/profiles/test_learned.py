@@ -1,4 +1,4 @@
-"""Estimates with what a fleet has taught about their replicas."""
+"""Estimates, corrected by what was learned about their replicas."""
 
 import math
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
@@ -167,6 +168,34 @@ def test_an_engine_gets_no_token_of_a_service_account_unless_the_user_asks_for_o
     asked = {"podTemplate": {"spec": {"automountServiceAccountToken": True}}}
     assert template(engine=asked)["spec"]["automountServiceAccountToken"] is True
     assert "automountServiceAccountToken" not in template(needs=None)["spec"], "these pods run already"
+
+
+def test_the_pods_have_the_priority_class_that_the_plan_names():
+    assert template(engine={"priorityClassName": "serving"})["spec"]["priorityClassName"] == "serving"
+    assert "priorityClassName" not in template()["spec"], "replicas of plans that name none stay as they are"
+    same = {"priorityClassName": "serving", "podTemplate": {"spec": {"priorityClassName": "serving"}}}
+    assert template(engine=same)["spec"]["priorityClassName"] == "serving"
+    with pytest.raises(InputError, match=r"podTemplate\.spec\.priorityClassName.*serving; remove one"):
+        template(engine={**same, "podTemplate": {"spec": {"priorityClassName": "batch"}}})
+
+
+def test_how_replicas_are_spread_is_no_part_of_their_pods():
+    assert template(model={"topologySpread": {"topologyKey": "topology.kubernetes.io/zone"}}) == template()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"engine": {"priorityClassName": "Not a name"}}, "priorityClassName"),
+        ({"model": {"topologySpread": {"topologyKey": "no/label/key"}}}, "topologyKey"),
+        ({"model": {"topologySpread": {"topologyKey": ""}}}, "topologyKey"),
+        ({"model": {"topologySpread": {}}}, "topologyKey"),
+    ],
+)
+def test_what_is_no_name_is_refused_with_its_field(changes, field):
+    with pytest.raises(ValidationError) as error:
+        spec(**changes)
+    assert field in error.value.errors()[0]["loc"]
 
 
 def test_the_engine_is_told_what_the_plan_decided():

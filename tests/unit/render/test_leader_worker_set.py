@@ -73,6 +73,11 @@ def test_the_manifest_is_the_one_kept():
     assert text == path.read_text(), "UPDATE_GOLDEN=1 writes the files anew"
 
 
+def test_leaders_and_workers_have_the_priority_class_of_the_plan():
+    made = template(engine={"priorityClassName": "serving"})
+    assert {made[which]["spec"]["priorityClassName"] for which in ("leaderTemplate", "workerTemplate")} == {"serving"}
+
+
 def test_each_pod_takes_its_node_and_a_pipeline_over_all_of_them():
     for engine in engines(template()):
         assert engine["resources"]["limits"] == {names.GPU_RESOURCE: "8"}

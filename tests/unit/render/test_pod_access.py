@@ -16,8 +16,8 @@ JSON = st.recursive(
 )
 
 
-def model(template):
-    return Model.model_validate({"name": "m", "engine": {"podTemplate": template}})
+def model(template, **engine):
+    return Model.model_validate({"name": "m", "engine": {"podTemplate": template, **engine}})
 
 
 def engine(**more):
@@ -76,6 +76,12 @@ ATTACKS = [
         "seLinuxOptions",
         {"type": "spc_t"},
     ),
+    (
+        "priorityClassName",
+        {"spec": {"priorityClassName": "system-node-critical"}},
+        "spec.priorityClassName",
+        "system-node-critical",
+    ),
     *(
         (
             "probeHost",
@@ -127,6 +133,15 @@ def test_it_is_allowed_by_its_name_or_by_its_value_alone(kind, template, where, 
     assert refused_access(model(template), [f"{kind}={value}"]) == ()
     assert len(refused_access(model(template), [*others, f"{kind}=another"])) == 1
     assert refused_access(model(template), None) == ()
+
+
+def test_a_priority_class_in_a_field_of_its_own_is_an_access_too():
+    asked = model({}, priorityClassName="serving")
+    (error,) = refused_access(asked, ["privileged", "priorityClassName=batch"])
+    assert (error.field, error.value) == ("spec.models[m].engine.priorityClassName", "serving")
+    assert refused_access(asked, ["priorityClassName=serving"]) == ()
+    critical = model({}, priorityClassName="system-node-critical")
+    assert len(refused_access(critical, ["priorityClassName=serving"])) == 1
 
 
 def test_an_ordinary_template_asks_for_nothing():

@@ -153,6 +153,40 @@ def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
     assert (found.victims, drained(found)) == (frozenset(), ["low"]), "another takes over: it drains first"
 
 
+@pytest.mark.parametrize(
+    ("already", "node_is_ready", "victims", "wake"),
+    [
+        ({"draining_since": "2026-01-01T00:59:50Z"}, True, [], 20.0),
+        ({"terminating": True}, True, [], None),
+        ({"terminating": True}, False, ["uid-high"], None),
+    ],
+)
+def test_over_the_budget_nobody_else_leaves_where_those_that_go_already_bring_spend_down(
+    already, node_is_ready, victims, wake
+):
+    low, high = pod("low", "n1", of="old", **already), pod("high", "n2")
+    the_facts = {"old": facts(priority=1, model="a"), "d": facts(priority=5, model="b")}
+    there = node("n1").model_copy(update={"ready": node_is_ready})
+    pools = (pool(there, node("n2"), pods=[low, high], wanted=2),)
+    planned = fleet(replica_set("x", model="a"), replica_set("y", model="b"))
+    surplus = [item for item in (high, low) if not item.terminating]
+    found = leave(low, high, surplus=surplus, the_facts=the_facts, the_fleet=planned, pools=pools, budget=10)
+    assert (sorted(found.victims), drained(found), found.wake_in_seconds) == (victims, [], wake)
+
+
+def test_over_the_budget_nobody_leaves_whose_node_is_paid_for_anyway():
+    low, high = pod("low", "n1", of="old"), pod("high", "n2")
+    the_facts = {"old": facts(priority=1, model="a"), "d": facts(priority=5, model="b")}
+    pools = (
+        pool(node("n1"), pods=[low], wanted=1),
+        pool(node("n2"), pods=[high], name="other", wanted=1, price=3.0),
+    )
+    # The plan goes on paying for the node of the lower priority.
+    planned = fleet(replica_set("x", model="a"), replica_set("y", model="b"), nodes={"h100": 1})
+    found = leave(low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, budget=11)
+    assert found.victims == {high.uid}
+
+
 def blocked_by_old(**more):
     old, new = pod("old", "n1", of="old", gpus=8), pod("new", of="new", gpus=8)
     pools = (pool(node("n1"), pods=[old], wanted=more.pop("wanted", 1)),)
@@ -176,6 +210,12 @@ def test_a_replica_waits_for_nodes_that_are_coming_but_not_for_ever(coming):
     found = blocked_by_old(age_seconds=PATIENCE_SECONDS - 5, **coming)
     assert (drained(found), found.wake_in_seconds) == ([], 5.0)
     assert drained(blocked_by_old(age_seconds=PATIENCE_SECONDS, **coming)) == ["old"]
+
+
+def test_a_replica_waits_for_the_room_of_nodes_that_are_given_back_at_any_age_of_the_plan():
+    assert drained(blocked_by_old(age_seconds=PATIENCE_SECONDS)) == ["old"]
+    found = blocked_by_old(age_seconds=PATIENCE_SECONDS, room=True)
+    assert (drained(found), found.wake_in_seconds) == ([], 2.0)
 
 
 def test_a_node_is_cleared_at_a_time_when_the_budget_holds_growth_back():

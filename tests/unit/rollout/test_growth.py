@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.planning.pools import total_spend
 from servingplan.rollout.growth import grow, planned_size, shrink, that_can_exist, wished_size
 from servingplan.rollout.placement import Assignment
@@ -124,3 +125,34 @@ def test_nothing_is_asked_for_below_the_least_that_the_object_allows():
     bound = pool(wanted=4)
     bound = replace(bound, object=bound.object.model_copy(update={"min_nodes": 2}))
     assert [item.nodes for item in shrink(pools=(bound,), sizes={"h100": 0})] == [2]
+
+
+def machine(name, **more):
+    return node(name, machine=f"llm/{name}", **more)
+
+
+def of_machines(*nodes, pods=(), wanted, foreign=None, api="cluster.x-k8s.io/v1beta2", kind="MachineDeployment"):
+    resize = {"apiVersion": api, "kind": kind, "name": "h100"}
+    found = pool(*nodes, pods=pods, wanted=wanted, foreign=foreign)
+    return replace(found, spec=NodePool.model_validate({**found.spec.model_dump(by_alias=True), "resize": resize}))
+
+
+def test_the_machines_of_empty_nodes_are_chosen_those_that_are_of_no_more_use_first():
+    nodes = [machine("n1"), machine("n2"), machine("n3", schedulable=False), machine("n4"), machine("n5")]
+    pods = [pod("a", "n1")]
+    machines = of_machines(*nodes, pods=pods, wanted=5, foreign={"n2": 8})
+    leaving = {"h100": ("n5",)}
+    for size, gone in ((4, {"n3"}), (3, {"n3", "n5"}), (2, {"n3", "n4", "n5"}), (1, {"n2", "n3", "n4", "n5"})):
+        (found,) = shrink(pools=(machines,), sizes={"h100": size}, leaving=leaving)
+        assert set(found.machines) == {f"llm/{name}" for name in gone}
+        assert set(found.spared) == {f"llm/n{index}" for index in range(1, 6)} - set(found.machines)
+        assert "llm/n1" in found.spared, "it serves"
+
+
+def test_no_machine_is_chosen_where_the_installation_or_the_kind_of_pool_says_nothing_of_it():
+    machines = of_machines(machine("n1"), machine("n2"), wanted=2)
+    (as_before,) = shrink(pools=(machines,), sizes={"h100": 1})
+    karpenter = of_machines(machine("n1"), machine("n2"), wanted=2, api="karpenter.sh/v1", kind="NodePool")
+    (of_karpenter,) = shrink(pools=(karpenter,), sizes={"h100": 1}, leaving={})
+    (unknown,) = shrink(pools=(of_machines(node("n1"), wanted=2),), sizes={"h100": 1}, leaving={})
+    assert {(item.machines, item.spared) for item in (as_before, of_karpenter, unknown)} == {((), ())}

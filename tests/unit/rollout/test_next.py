@@ -1,7 +1,10 @@
 """The next safe step: where a replica is placed now, and where it waits."""
 
+from dataclasses import replace
+
 import pytest
 
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.api.v1alpha1 import Change
 from servingplan.model.actions import DrainPod, PlacePod, ResizePool
 from servingplan.planning.pools import PoolNode
@@ -41,6 +44,23 @@ def test_it_is_placed_once_the_other_node_is_gone_or_marked():
     new = pod("new", gpus=8, created=NOW)
     assert placed_on(step_of(pool(node("n1"), wanted=1), new)) == ["n1"]
     assert placed_on(step_of(pool(node("n1", disrupted=True), node("n2"), wanted=1), new)) == ["n2"]
+
+
+@pytest.mark.parametrize(("marks", "machines"), [(False, ()), (True, ("llm/n2",))])
+def test_the_machine_of_a_node_that_goes_is_named_only_where_the_installation_marks_them(marks, machines):
+    nodes = tuple(node(name, machine=f"llm/{name}") for name in ("n1", "n2"))
+    there = pod("there", "n1", gpus=8)
+    found = pool(*nodes, pods=(there,), wanted=2)
+    resize = {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDeployment", "name": "h100"}
+    found = replace(found, spec=NodePool.model_validate({**found.spec.model_dump(by_alias=True), "resize": resize}))
+    rollout = Rollout(
+        world=world(there, nodes=nodes, marks_machines=marks),
+        pools=(found,),
+        fleet=fleet(replica_set(gpus=8), nodes={"h100": 1}, groups=[(1, {"d": 1})]),
+        facts={"d": facts(gpus=8)},
+    )
+    (resized,) = [item for item in next_step(rollout, LIMITS).after_routing if isinstance(item, ResizePool)]
+    assert (resized.nodes, resized.machines) == (1, machines)
 
 
 @pytest.mark.parametrize("where", [{"disrupted": True}, {"schedulable": False}, {}, None])
@@ -89,6 +109,23 @@ def test_a_node_with_replicas_of_the_plan_stays_whatever_goes():
     assert placed_on(next_step(rollout, LIMITS)) == ["n2"]
 
 
+def test_replicas_in_other_pools_count_for_a_model_that_is_spread():
+    def zoned(name, of, zone):
+        return node(name).model_copy(update={"labels": {"pool": of, "topology.kubernetes.io/zone": zone}})
+
+    nodes = {"h100": (zoned("n1", "h100", "a"),), "l40s": (zoned("m1", "l40s", "a"), zoned("m2", "l40s", "b"))}
+    there, new = pod("there", "n1"), pod("new", of="e")
+    rollout = Rollout(
+        world=world(there, new, nodes=(*nodes["h100"], *nodes["l40s"])),
+        pools=(pool(*nodes["h100"], pods=(there,)), pool(*nodes["l40s"], name="l40s")),
+        fleet=fleet(replica_set(), replica_set("e", pool="l40s"), nodes={"h100": 1, "l40s": 2}),
+        facts={"d": facts(), "e": facts(pool="l40s")},
+    )
+    apart = replace(LIMITS, topology_keys={"m": "topology.kubernetes.io/zone"})
+    assert placed_on(next_step(rollout, LIMITS)) == ["m1"]
+    assert placed_on(next_step(rollout, apart)) == ["m2"]
+
+
 def test_nobody_makes_room_while_a_replica_only_waits_for_a_node_to_go():
     """It is about to come: until it serves, the replicas that are to leave are missed."""
     ends, new, blocked = pod("old", "n1", gpus=8, of="e"), pod("a", gpus=8, created=NOW), pod("b", gpus=8, created=NOW)
@@ -109,3 +146,11 @@ def test_nobody_makes_room_while_a_replica_only_waits_for_a_node_to_go():
     assert placed_on(step(AN_HOUR_AGO)) == ["n2"]
     for created in (AN_HOUR_AGO, NOW):
         assert [item for item in step(created).after_routing if isinstance(item, DrainPod)] == []
+
+
+def test_over_the_budget_no_node_is_given_back_on_which_a_replica_is_placed_in_the_same_turn():
+    going, new = pod("going", "n1", gpus=8, terminating=True, ready=False), pod("new", gpus=8)
+    the_pool = pool(node("n1"), node("n2"), pods=[going], wanted=2, price=60.0)
+    step = step_of(the_pool, going, new)
+    assert placed_on(step) == ["n2"]
+    assert [item for item in step.after_routing if isinstance(item, ResizePool)] == []

@@ -1,6 +1,11 @@
 """Every planned replica has a place, and those that serve keep theirs."""
 
-from servingplan.rollout.placement import Wanted, place
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servingplan.rollout.placement import Spread, Wanted, place
 from tests.unit.rollout.builders import fleet, node, pod, pool
 
 
@@ -86,6 +91,20 @@ def test_replicas_wait_for_nodes_that_are_still_to_come():
     pods = [pod("a"), pod("b")]
     found = placed(pool(wanted=2, gpus_per_node=1), pods, {"d": 2}, size=2)
     assert (found.assigned, found.unplaced) == ((), 2)
+
+
+def test_nodes_of_replicas_beyond_the_plan_are_not_kept_in_the_place_of_others():
+    leaving = pod("b", "n2", of="big", gpus=8, draining_since="2026-01-01T00:59:00Z")
+    pods = [pod("a", "n1", of="big", gpus=8), leaving, pod("small", "n3")]
+    found = placed(pool(node("n1"), node("n2"), node("n3"), pods=pods), pods, {"big": 1, "d": 1}, size=2)
+    assert (names(found.stay), names(found.surplus), found.movers) == (["a", "small"], ["b"], ())
+
+
+def test_nodes_of_replicas_that_drain_are_left_before_those_of_replicas_that_serve():
+    first = pod("a", "n1", of="big", gpus=8, draining_since="2026-01-01T00:59:00Z")
+    second = pod("b", "n2", of="big", gpus=8)
+    found = placed(pool(node("n1"), node("n2"), pods=[first, second]), [first, second], {"big": 1}, size=1)
+    assert (names(found.stay), names(found.surplus)) == (["b"], ["a"])
 
 
 # --- replicas over several nodes -----------------------------------------------------------------------------------------
@@ -203,3 +222,101 @@ def test_by_the_plans_contents_a_group_takes_nodes_of_its_own():
     (item,) = found.assigned
     assert (item.pod.name, len(item.nodes), item.free_now) == ("new", 2, False)
     assert len(found.movers) == 2
+
+
+# --- replicas that are spread --------------------------------------------------------------------------------------------
+
+
+ZONE = "topology.kubernetes.io/zone"
+
+
+def placed_apart(the_pool, pods, replicas, *, size=None, elsewhere=None, each=1, gpus=None, keys=None):
+    """The placement of a model that is spread over zones; all Deployments are of it unless ``keys`` says otherwise."""
+    spread = Spread("m", ZONE, elsewhere or {})
+    wanted = Wanted(
+        replicas=replicas,
+        gpus=gpus or {"d": 1, "half": 4, "big": 8, "wide": 8},
+        nodes=len(the_pool.nodes) if size is None else size,
+        groups=(),
+        pods={"wide": each},
+        spread=dict.fromkeys(replicas if keys is None else keys, spread),
+    )
+    return place(the_pool, tuple(pods), wanted)
+
+
+def test_new_replicas_of_a_model_that_is_spread_take_zones_in_turn():
+    pods = [pod(f"new-{index}") for index in range(4)]
+    the_pool = pool(zoned("n1", "a"), zoned("n2", "a"), zoned("n3", "b"))
+    found = placed_apart(the_pool, pods, {"d": 4})
+    assert Counter(item.nodes[0] for item in found.assigned) == {"n1": 2, "n3": 2}, "in a zone, a node is filled"
+    filled = placed(the_pool, pods, {"d": 4})
+    assert {item.nodes for item in filled.assigned} == {("n1",)}, "others fill nodes"
+
+
+def test_what_serves_stays_and_counts_where_it_is_in_this_pool_and_in_others():
+    there = pod("there", "n1")
+    pools = pool(zoned("n1", "a"), zoned("n2", "b"), zoned("n3", "c"), pods=[there])
+    found = placed_apart(pools, [there, pod("new")], {"d": 2}, elsewhere={"b": 1})
+    assert names(found.stay) == ["there"]
+    assert [item.nodes for item in found.assigned] == [("n3",)]
+
+
+def test_two_deployments_of_one_model_are_spread_together():
+    found = placed_apart(
+        pool(zoned("n1", "a"), zoned("n2", "b")),
+        [pod("one", of="half", gpus=4), pod("two")],
+        {"half": 1, "d": 1},
+    )
+    assert len({item.nodes for item in found.assigned}) == 2
+
+
+def test_a_plan_that_needs_the_room_is_packed_all_the_same():
+    pods = [pod("a", of="half", gpus=4), pod("b", of="half", gpus=4), pod("big", of="big", gpus=8)]
+    found = placed_apart(pool(zoned("n1", "a"), zoned("n2", "b")), pods, {"half": 2, "big": 1}, keys=["half"])
+    where = {item.pod.name: item.nodes for item in found.assigned}
+    assert where["a"] == where["b"] != where["big"]
+
+
+def test_of_more_nodes_than_the_plan_takes_those_are_taken_that_are_apart():
+    pods = [pod("one", of="big", gpus=8), pod("two", of="big", gpus=8)]
+    the_pool = pool(zoned("n1", "a"), zoned("n2", "a"), zoned("n3", "b"))
+    found = placed_apart(the_pool, pods, {"big": 2}, size=2)
+    assert {item.nodes for item in found.assigned} == {("n1",), ("n3",)}
+    assert found.leaving == ("n2",)
+
+
+def test_a_group_goes_where_the_fewest_are_and_stays_in_one_zone():
+    nodes = [zoned("n1", "a"), zoned("n2", "a"), zoned("n3", "b"), zoned("n4", "b")]
+    found = placed_apart(pool(*nodes), [group("new", None, None)], {"wide": 1}, elsewhere={"a": 1}, each=2)
+    assert [item.nodes for item in found.assigned] == [("n3", "n4")]
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=6),
+    st.dictionaries(st.sampled_from(["d", "half", "big"]), st.integers(1, 3), min_size=1),
+    st.integers(1, 6),
+)
+def test_to_be_spread_costs_nobody_a_place_and_splits_evenly_where_every_zone_has_room(zones, replicas, size):
+    the_pool = pool(*(zoned(f"n{index}", zone) for index, zone in enumerate(zones)))
+    gpus = {"d": 1, "half": 4, "big": 8}
+    pods = [
+        pod(f"{name}-{index}", of=name, gpus=gpus[name]) for name, count in replicas.items() for index in range(count)
+    ]
+    apart = placed_apart(the_pool, pods, replicas, size=size)
+    filled = placed(the_pool, pods, replicas, size=size)
+    assert (len(apart.assigned), apart.unplaced) == (len(filled.assigned), filled.unplaced)
+    used = Counter()
+    for item in apart.assigned:
+        used[item.nodes[0]] += item.pod.gpus
+    assert max(used.values(), default=0) <= 8
+    if set(replicas) == {"d"} and size >= len(zones):
+        count = Counter(zones[int(item.nodes[0][1:])] for item in apart.assigned)
+        assert max(count.values()) - min(count.get(zone, 0) for zone in zones) <= 1
+
+
+def test_all_nodes_of_a_group_are_kept_before_those_of_one_beyond_the_plan():
+    first = group("first", "n1", "n2", draining_since="2026-01-01T00:59:00Z")
+    second, small = group("second", "n3", "n4"), pod("small", "n5")
+    there = pool_with(*(node(f"n{index}") for index in range(1, 6)), groups=[first, second], pods=[small])
+    found = placed_wide(there, [first, second, small], {"wide": 1, "d": 1}, size=3)
+    assert (names(found.stay), names(found.surplus)) == (["small", "second"], ["first"])

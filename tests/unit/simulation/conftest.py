@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from servingplan.render import routing
+from servingplan.routing import document
 from servingplan.status.conclude import CANNOT_BE_FORETOLD
 from tests.simulated.rates import steady_rates  # noqa: F401 (a fixture for all tests here)
 
@@ -13,7 +13,7 @@ _RENDERED = {}
 
 @pytest.fixture(autouse=True)
 def _gateway_files_rendered_once(monkeypatch):
-    render = routing.envoy_files
+    render = document.envoy_files
 
     def remembered(document, *, namespace):
         key = json.dumps([document, namespace], sort_keys=True)
@@ -21,7 +21,7 @@ def _gateway_files_rendered_once(monkeypatch):
             _RENDERED[key] = render(document, namespace=namespace)
         return _RENDERED[key]
 
-    monkeypatch.setattr(routing, "envoy_files", remembered)
+    monkeypatch.setattr(document, "envoy_files", remembered)
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from servingplan.metrics.samples import samples
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Offered
 from servingplan.planning.situation import Situation
+from servingplan.rehearse.cluster import TICK_SECONDS
 from servingplan.status.conclude import conclude
 from servingplan.status.events import events
-from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_stories import LLAMA, NEW_IMAGE, conditions_that_fail, serves_at_least, settled
 

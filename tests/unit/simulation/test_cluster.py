@@ -8,9 +8,9 @@ from servingplan.errors import Conflict, Gone, Invalid, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS
 from servingplan.model import names
 from servingplan.observe.state import ClusterState
-from tests.simulated.cluster import NAMESPACE
-from tests.simulated.objects import NODE_POOLS
-from tests.simulated.patches import applied, merged, patched
+from servingplan.rehearse.cluster import NAMESPACE
+from servingplan.rehearse.objects import NODE_POOLS
+from servingplan.rehearse.patches import applied, merged, patched
 from tests.simulated.plans import operator, plan
 
 

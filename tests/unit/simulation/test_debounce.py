@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_demand import MEASURED, Traffic
 
@@ -43,8 +43,8 @@ def served(driver):
 
 
 def flapping(driver, watched, name, labels, *, seconds):
-    """A node comes and goes each 30 s. What the losses of a node with replicas of ours did: they were to be answered in the
-    same moment."""
+    """A node is added and lost every 30 s. Returns the number of losses of nodes with our replicas. Each of them must be
+    answered at once."""
     losses = 0
     for number in range(seconds // (2 * FLAP_TICKS * TICK_SECONDS)):
         driver.cluster.add_node(f"{name}-{number}", labels, 1)
@@ -60,7 +60,7 @@ def flapping(driver, watched, name, labels, *, seconds):
 
 
 def test_stock_that_flaps_each_30_seconds_moves_nothing_before_the_plan_is_old_enough():
-    """Nodes at a quarter of the price come and go: worth it, but not for a plan that is younger than `minLifetime`."""
+    """Nodes at a quarter of the price are added and lost: worth it, but not for a plan that is younger than `minLifetime`."""
     driver = operator(plan(model(rate="5"), pools=[sized("l40s"), fixed("a100", price="0.5")]), start_ticks=1)
     driver.settle()
     watched = Watched(driver)

@@ -3,8 +3,8 @@
 import pytest
 
 from servingplan.model import names
+from servingplan.rehearse.objects import PLAN_UID
 from servingplan.render import deployment
-from tests.simulated.objects import PLAN_UID
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
 DRA = {"dra": {"deviceClass": "gpu.nvidia.com"}}

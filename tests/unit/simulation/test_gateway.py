@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from servingplan.rehearse.cluster import TICK_SECONDS
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
-from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan
 
 ACK = {"ackUrl": "http://gateway:8080/servingplan/revision"}

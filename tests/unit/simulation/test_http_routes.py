@@ -1,4 +1,4 @@
-"""HTTPRoutes follow what is ready as the ConfigMap does, come and go with what asks for them, and are waited for."""
+"""HTTPRoutes follow what is ready as the ConfigMap does, are added and removed with what asks for them, and are waited for."""
 
 import copy
 import json
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from servingplan.decide.decide import decide, publish
 from servingplan.decide.retirement import retire
 from servingplan.planning.situation import Situation
+from servingplan.rehearse.cluster import TICK_SECONDS
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
-from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan
 from tests.unit.simulation.test_gateway import DRAIN_SECONDS, EDITS, NEW_IMAGE, drain_times

@@ -30,13 +30,14 @@ def test_rates_of_nothing_cost_nothing():
     assert driver.spend == 0
 
 
-def test_a_mix_of_nothing_has_no_multiple_and_the_status_says_so():
-    driver = operator(plan(model(rate="0"), objective="MaximizeService"))
+@pytest.mark.parametrize("before", ["0", "10"])
+def test_a_mix_of_nothing_is_served_by_nothing(before):
+    driver = operator(plan(model(rate=before), objective="MaximizeService"))
     driver.settle()
-    found = told(driver, "PlanSolved")
-    assert found["status"] == "False"
-    assert "give one class a rate" in found["message"]
-    assert driver.spend == 0
+    driver.cluster.edit(plan(model(rate="0"), objective="MaximizeService"))
+    driver.settle()
+    assert (told(driver, "PlanSolved")["status"], told(driver, "PlanSolved")["reason"]) == ("True", "Optimal")
+    assert (driver.spend, driver.deployments()) == (0, [])
 
 
 def test_a_card_whose_tokens_ask_every_expert_is_planned():
@@ -58,7 +59,7 @@ def test_rates_ten_orders_of_magnitude_apart_are_planned():
 
 @pytest.mark.parametrize("most", [10, 10_000_000])
 def test_nothing_is_rented_for_weights_that_no_config_map_holds(monkeypatch, most):
-    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", most)
+    monkeypatch.setattr("servingplan.routing.publishing.LARGEST_BYTES", most)
     driver = operator(plan())
     driver.turn()
     driver.turn()

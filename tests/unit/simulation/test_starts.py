@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.plans import model, operator, plan, sized
 from tests.unit.simulation.test_stories import LLAMA, conditions_that_fail, serves_at_least, settled
 

@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.model.times import seconds_between
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
 

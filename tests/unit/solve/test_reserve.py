@@ -8,6 +8,7 @@ from servingplan.model.question import SurviveRule, question_from_json
 from servingplan.solve.plan.judge import judge
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.problem.placement import Packing
+from servingplan.solve.search import cover, lexicographic
 from servingplan.solve.search.reserve import on_average, with_reserve
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
@@ -89,3 +90,17 @@ def test_the_example_stands_the_loss_of_any_node_for_half_as_much_again(priority
     assert answer.unserved == {}
     assert answer.dollars_per_hour < 150.0
     assert answer.gap < 0.06
+
+
+def test_after_the_deadline_no_further_cover_and_no_program_is_begun(monkeypatch):
+    """Also while there is no plan yet: each cover and each program may take as long as the deadline."""
+    covers, programs = [], []
+    monkeypatch.setattr(cover, "by_class", lambda *_, **__: covers.append(1))
+    monkeypatch.setattr(lexicographic, "build", lambda *_, **__: programs.append(1))
+    question = example_question()
+    question = question.model_copy(update={"survive": (SurviveRule(event="AnyNode", min_priority=0),)})
+    late = Effort(0.01, 1_000, Stopwatch(0.0))
+    found = with_reserve(instance_of(question), late, None, {})
+    assert found is not None
+    assert found.plan is None
+    assert (len(covers), len(programs)) == (1, 0)

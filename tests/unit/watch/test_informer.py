@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from servingplan.errors import ApiError, Forbidden, Gone, NotFound
 from servingplan.kube import CONFIG_MAPS
+from servingplan.rehearse.api_server import ApiServer
 from servingplan.watch.informer import UNLISTED_SECONDS, Informer, Source
-from tests.simulated.api_server import ApiServer
 
 AWAY = ApiError(0, "Unreachable", "connection reset")
 

@@ -14,6 +14,7 @@ import typer
 from servingplan.cli.files import fail, read_plan
 from servingplan.cli.profile.importing import Format, print_rows
 from servingplan.errors import InputError
+from servingplan.model.names import words
 
 if TYPE_CHECKING:
     import asyncio
@@ -79,7 +80,8 @@ def measure(
         int, typer.Option(min=1, help="Most requests at the same time.", rich_help_panel=_LIMITS)
     ] = 2048,
     stall_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Silence after which the server is given up.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(min=0.1, help="Silence after which the measuring of this server ends.", rich_help_panel=_LIMITS),
     ] = 60.0,
     seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
@@ -183,7 +185,7 @@ def parse_classes(texts: list[str]) -> list[Lengths]:
         if text.endswith((".yaml", ".yml")) or Path(text).is_file():
             found += _classes_of_plan(text)
             continue
-        for item in filter(None, (part.strip() for part in text.split(","))):
+        for item in words(text):
             name, _, lengths = item.rpartition("=")
             before, _, after = lengths.partition(":")
             if not (before.isdigit() and after.isdigit() and int(before) and int(after)):

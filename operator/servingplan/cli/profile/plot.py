@@ -19,7 +19,7 @@ FILE_WIDTH = 130
 
 
 def bars(title: str, columns: Iterable[str], rows: Iterable[tuple[Iterable[str], float]]) -> RenderableType:
-    """The view of rows of words with a bar each, all on one scale from 0; ``nan`` has no bar."""
+    """The view of rows of words, each with a bar; all bars have one scale from 0. ``nan`` has no bar."""
     rows = [(tuple(words), value) for words, value in rows]
     most = max((value for _, value in rows if math.isfinite(value)), default=0.0) or 1.0
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")

@@ -17,6 +17,7 @@ import typer
 from servingplan.cli.files import fail
 from servingplan.cli.profile.measure import parse_classes
 from servingplan.errors import InputError
+from servingplan.model.names import words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +90,7 @@ def table(
 
     card = find_model(model)
     stated = _prices(price or [])
-    named = [item for text in gpu or () for item in text.split(",") if item.strip()] or list(stated)
+    named = [item for text in gpu or () for item in words(text)] or list(stated)
     shipped, notes = _shipped_prices()
     cards = [find_gpu(name) for name in named or shipped]
     prices = shipped | stated
@@ -164,7 +165,7 @@ def _prices(texts: list[str]) -> dict[str, float]:
     from servingplan.profiles.catalogue import find_gpu
 
     found: dict[str, float] = {}
-    for text in (item for part in texts for item in part.split(",") if item.strip()):
+    for text in (item for part in texts for item in words(part)):
         name, _, dollars = text.rpartition("=")
         try:
             amount = float(dollars)

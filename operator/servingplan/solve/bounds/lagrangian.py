@@ -11,7 +11,7 @@ takes nearer to their product.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
@@ -143,6 +143,12 @@ class ByModel:
             if shape.model in shapes:
                 shapes[shape.model].append(c)
         self._scarce = prices.scarce
+        limits = zip(instance.pools, instance.nodes_limit, strict=True)
+        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
+        sizes = [sum(shape.gpus.values()) for shape in instance.shapes]
+        self._largest = max(sizes, default=1)
+        # No plan has more copies, and a copy takes at most a node for each GPU: what replaces a plan's copies fits in any case.
+        self._most = gpus // min(sizes, default=1)
         self._classes = list(classes.values())
         self._all_shapes = list(shapes.values())
         self._shapes = self._all_shapes if prices.scarce else list(map(self._undominated, self._all_shapes))
@@ -189,7 +195,10 @@ class ByModel:
         """
         instance = self._instance
         copies = [0] * len(instance.shapes)
-        free = [limit * pool.gpus_per_node for limit, pool in zip(instance.nodes_limit, instance.pools, strict=True)]
+        free = {
+            pool.name: limit * pool.gpus_per_node
+            for pool, limit in zip(instance.pools, instance.nodes_limit, strict=True)
+        }
         order = sorted(range(len(self.smallest)), key=lambda m: (-self.smallest[m], m))
         order = order[1:] + order[:1] if dearest_last else order
         for m in order:
@@ -208,7 +217,7 @@ class ByModel:
             for column, c in zip(plan.copies, self._shapes[m], strict=True):
                 copies[c] = round(outcome.values[column])
                 for name, gpus in instance.shapes[c].gpus.items() if copies[c] else ():
-                    free[instance.pool_index[name]] -= gpus * copies[c]
+                    free[name] -= gpus * copies[c]
         return copies
 
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
@@ -250,32 +259,23 @@ class ByModel:
     def _part(self, m: int) -> Instance:
         """The instance with one model only, and with the stock that it may have (`Prices.scarce`)."""
         whole, shapes = self._instance, self._shapes[m]
-        part = replace(
-            whole,
-            classes=tuple(whole.classes[k] for k in self._classes[m]),
-            shapes=tuple(whole.shapes[c] for c in shapes),
-            copies_limit=tuple(whole.copies_limit[c] for c in shapes),
-        )
+        part = whole.only(shapes, self._classes[m])
         if self._scarce:
             return part
-        limits = zip(whole.pools, whole.nodes_limit, strict=True)
-        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
-        sizes = [sum(shape.gpus.values()) for shape in whole.shapes]
-        # No plan has more copies, and a copy takes at most a node for each GPU: what replaces a plan's copies fits in any case.
-        most = gpus // min(sizes)
-        copies = tuple(most if self._plain(c) else whole.copies_limit[c] for c in shapes)
-        return replace(part, copies_limit=copies, nodes_limit=(most * max(sizes),) * len(whole.pools))
+        copies = tuple(self._most if self._plain(c) else whole.copies_limit[c] for c in shapes)
+        return replace(part, copies_limit=copies, nodes_limit=(self._most * self._largest,) * len(part.pools))
 
     def _undominated(self, shapes: Sequence[int]) -> list[int]:
         """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""
-        instance, kept = self._instance, list[int]()
+        instance, kept, replacing = self._instance, list[int](), list[dict[int, float]]()
         for c in sorted(shapes, key=lambda c: (self.worth[c], c)):
-            rates = [(k, instance.rate(c, k) * most_utilization(instance.shapes[c])) for k in instance.served_by[c]]
-            if not any(
-                self._plain(d) and all(instance.rate(d, k) * instance.utilization(d, 1) >= rate for k, rate in rates)
-                for d in kept
-            ):
+            shape = instance.shapes[c]
+            first, most = instance.utilization(c, 1), most_utilization(shape)
+            rates = [(k, instance.rate(c, k) * most) for k in instance.served_by[c]]
+            if not any(all(other.get(k, 0.0) >= rate for k, rate in rates) for other in replacing):
                 kept.append(c)
+                if self._plain(c):
+                    replacing.append({k: instance.rate(c, k) * first for k in instance.served_by[c]})
         return sorted(kept)
 
     def _plain(self, c: int) -> bool:
@@ -283,7 +283,7 @@ class ByModel:
         shape, fits = self._instance.shapes[c], self._instance.copies_limit[c] > 0
         return fits and isinstance(shape.max_utilization, float) and shape.max_copies is None and not shape.quality_loss
 
-    def _program(self, m: int, scale: float, *, free: Sequence[int] | None = None) -> PlanProgram:
+    def _program(self, m: int, scale: float, *, free: Mapping[str, int] | None = None) -> PlanProgram:
         """The program of one model in full service, built once, as a scale changes few factors; with all nodes of the stock, or
         with those that have room for the `free` GPUs (by pool)."""
         if m not in self._programs:
@@ -292,8 +292,8 @@ class ByModel:
         plan.set_capacity(at / scale)
         plan.program.start_from(())
         part = self._parts[m]
-        for p, (column, limit) in enumerate(zip(plan.nodes, part.nodes_limit, strict=True)):
-            nodes = limit if free is None else max(0, free[p] // part.pools[p].gpus_per_node)
+        for pool, column, limit in zip(part.pools, plan.nodes, part.nodes_limit, strict=True):
+            nodes = limit if free is None else max(0, free[pool.name] // pool.gpus_per_node)
             plan.program.set_bounds(column, lower=nodes, upper=nodes)
         return plan
 

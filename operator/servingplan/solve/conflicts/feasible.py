@@ -49,7 +49,7 @@ class Feasible:
             return verdict
         if self.spent():
             return None
-        if _constructed(self._instance(question)):
+        if _constructed(self._instance(question), self.effort):
             return True
         found = self._search(question, gap=ANY_GAP, share=SHARE_OF_TIME)
         return None if found is None or not (found.plan or found.infeasible) else found.plan is not None
@@ -78,16 +78,17 @@ class Feasible:
         instance = self._instance(question)
         effort = replace(self.effort.share(share), relative_gap=gap)
         try:
-            return guarded_search(instance, effort, start=_constructed(instance), all_classes=True)
+            return guarded_search(instance, effort, start=_constructed(instance, effort), all_classes=True)
         except QuestionError:  # there are too many node contents to guard against the loss of each
             return None
 
 
-def _constructed(instance: Instance) -> Plan | None:
+def _constructed(instance: Instance, effort: Effort) -> Plan | None:
     """The cheapest plan of greedy covers that serves all classes in full, if any; a search may take long to find one."""
     asked = [cls.requests_per_second for cls in instance.classes]
     spare = SPARE if instance.question.survive else SPARE[:1]
-    plans = [judge(instance, draft.copies, asked) for draft in covers_with_spare(instance, spare, range(len(asked)))]
+    covers = covers_with_spare(instance, spare, range(len(asked)), effort.stop)
+    plans = [judge(instance, draft.copies, asked) for draft in covers]
     return best_of(plan for plan in plans if plan and plan.in_full)
 
 

@@ -2,7 +2,8 @@
 
 Each step starts from the best plan so far and returns it or a better one, with bounds at least as tight:
 
-1. `greedy` takes the best of the running fleet, the empty plan and greedy covers, in milliseconds.
+1. `greedy` takes the best of the running fleet, the empty plan and greedy covers, in milliseconds; for larger questions `ruin`
+   makes it cheaper.
 2. `rounding` makes whole copies from the linear relaxation, whose optimum is the first bound.
 3. If several models share many shapes, `gap_closing` serves each model by itself at the prices of the relaxation. This gives
    much better bounds, and the shapes for a search.
@@ -32,6 +33,7 @@ from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.search.kernel import Kernel
 from servingplan.solve.search.reserve import with_reserve
 from servingplan.solve.search.rounding import relaxed_plans
+from servingplan.solve.search.ruin import recreated
 from servingplan.solve.solver.effort import Effort
 
 
@@ -50,6 +52,8 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     if plan is not None and not (effort.affords(instance) and effort.searches_whole(instance)):
         plan, known = _in_parts(instance, effort, plan, known)
         return _certified(instance, effort, plan, known)
+    if plan is not None and instance.pairs_count >= effort.params.ruin_pairs:
+        plan = recreated(instance, effort, plan)
     relaxation, plan, known = _relaxed(instance, effort, plan, known)
     apart = _apart(instance, effort, relaxation, plan, known)
     plan, known = apart.plan, apart.bounds
@@ -152,13 +156,11 @@ def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
 
 def _among_cheapest(instance: Instance, effort: Effort, plan: Plan) -> Plan:
     """The plan or a better one that all steps find over the cheapest shapes, for questions whose program is too large."""
-    shapes = set(plan.used) | {c for c, count in enumerate(instance.running_copies()) if count}
-    for k in range(len(instance.classes)):
-        shapes.update(instance.cheapest_first(k)[: effort.params.cheapest_shapes])
-    kernel = Kernel(instance, shapes)
+    kernel = Kernel.cheap(instance, plan, size=effort.params.cheapest_shapes)
     if kernel.is_whole or not (effort.searches_whole(kernel.instance) and effort.affords(kernel.instance)):
         return plan
-    found = anytime(kernel.instance, effort.share(effort.params.small_share)).plan
+    start = {shape.name: plan.copies[c] for c, shape in zip(kernel.shapes, kernel.instance.shapes, strict=True)}
+    found = anytime(kernel.instance, replace(effort.share(effort.params.small_share), start=start)).plan
     return best_of([plan, kernel.whole(found.copies) if found else None]) or plan
 
 

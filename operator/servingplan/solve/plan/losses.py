@@ -68,6 +68,6 @@ class Survival:
             return targets
         if self.instance.question.objective == "MinimizeCost":
             asked = [cls.requests_per_second for cls in self.instance.classes]
-            return targets if self.kept(losses, packing.copies, asked) >= 1.0 - HELD else None
+            return targets if all(self.kept([loss], packing.copies, asked) >= 1.0 - HELD for loss in losses) else None
         part = self.kept(losses, packing.copies, targets)
         return tuple(target * part for target in targets) if part > 0 else None

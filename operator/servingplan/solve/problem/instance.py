@@ -5,7 +5,7 @@ This is the first step of `solve`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,20 @@ class Instance:
             for k in classes:
                 serving[k].append(c)
         return serving
+
+    def only(self, shapes: Sequence[int], classes: Sequence[int] | None = None) -> "Instance":
+        """The instance with only these shapes and classes (by default all classes), and with the pools that the shapes use or
+        that have minimum nodes."""
+        names = {name for c in shapes for name in self.shapes[c].gpus}
+        pools = [p for p, pool in enumerate(self.pools) if pool.name in names or pool.min_nodes]
+        return replace(
+            self,
+            pools=tuple(self.pools[p] for p in pools),
+            nodes_limit=tuple(self.nodes_limit[p] for p in pools),
+            classes=self.classes if classes is None else tuple(self.classes[k] for k in classes),
+            shapes=tuple(self.shapes[c] for c in shapes),
+            copies_limit=tuple(self.copies_limit[c] for c in shapes),
+        )
 
     def utilization(self, c: int, copies: int) -> float:
         """rho[c], the largest busy fraction of each of `copies` copies of shape c."""

@@ -126,11 +126,11 @@ def fill[Item: (int, str)](
 ) -> list[tuple[Counter[Item], int]]:
     """Nodes packed by first fit decreasing, which is optimal for chains: contents and the number of nodes with each, in the
     order of the packing. Equal nodes are handled together, so the work does not grow with the number of pieces."""
-    packed: list[tuple[Counter[Item], int, int]] = []  # content, nodes with it, GPUs left on each
+    packed: list[tuple[dict[Item, int], int, int]] = []  # content, nodes with it, GPUs left on each
     for name in sorted(copies, key=lambda name: (-sizes[name], name)):
         size, left = sizes[name], copies[name]
-        after: list[tuple[Counter[Item], int, int]] = []
-        packed.append((Counter(), left, gpus_per_node))
+        after: list[tuple[dict[Item, int], int, int]] = []
+        packed.append(({}, left, gpus_per_node))
         for content, nodes, room in packed:
             each = room // size
             full, rest = divmod(left, each) if each else (0, 0)
@@ -138,13 +138,13 @@ def fill[Item: (int, str)](
                 full, rest = nodes, 0
             for changed, more in ((full, each), (int(rest > 0), rest)):
                 if changed and more:
-                    after.append((content + Counter[Item]({name: more}), changed, room - more * size))
+                    after.append(({**content, name: more}, changed, room - more * size))
                     left -= changed * more
             unchanged = nodes - (full if each else 0) - int(rest > 0)
             if unchanged and content:
                 after.append((content, unchanged, room))
         packed = after
-    return [(content, nodes) for content, nodes, _ in packed]
+    return [(Counter(content), nodes) for content, nodes, _ in packed]
 
 
 def fill_patterns[Item: (int, str)](

@@ -87,14 +87,19 @@ def by_class(
     return draft
 
 
-def covers_with_spare(instance: Instance, spare: Sequence[float], guarded: Collection[int]) -> Iterator[Draft]:
-    """Covers that carry a multiple, each of `spare`, of the asked rates of the `guarded` classes, as a reserve for losses."""
+def covers_with_spare(
+    instance: Instance, spare: Sequence[float], guarded: Collection[int], stop: Callable[[], bool]
+) -> Iterator[Draft]:
+    """Covers that carry a multiple, each of `spare`, of the asked rates of the `guarded` classes, as a reserve for losses. None
+    is begun after `stop`, but the first one always is."""
     order = dearest_first(instance)
     for part, whole_price in product(spare, (False, True)):
         rates = [cls.requests_per_second * (part if k in guarded else 1.0) for k, cls in enumerate(instance.classes)]
         draft = by_class(instance, rates, order=order, whole_price=whole_price)
         if draft is not None:
             yield draft
+        if stop():
+            return
 
 
 def _best_addition(

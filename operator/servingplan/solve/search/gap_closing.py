@@ -24,6 +24,7 @@ from servingplan.solve.problem.constraints import Cut, build
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.search.rounding import rounded_and_completed
+from servingplan.solve.search.ruin import recreated
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
 
@@ -100,34 +101,31 @@ class _Closing:
         draft = rounded_and_completed(self._instance, copies, self._rates)
         if draft is not None:
             self._take(draft.without_idle().copies)
+        if self.result.plan is not None:
+            self.result.plan = recreated(self._instance, self._effort, self.result.plan)
         self.search_chosen()
 
     def serve_in_turn(self) -> None:
-        """Find a first good plan: at falling scales the models are served in turn, until the budget suffices for all."""
+        """Find a first good plan: the models are served in turn, in one order and then in the other, at scales that fall until
+        the budget suffices for all of them. Each time the shapes that they chose are searched."""
         params, budget = self._effort.params, self._instance.question.budget_dollars_per_hour
         idle = params.turn_idle * sum(self._by_model.smallest)
         scale = self.result.bounds[SCALE] * max(0.5, 1 - idle / self._supply if self._supply else 0.0)
-        for _ in range(params.turns):
-            least = math.inf
-            for dearest_last in (False, True):
-                if scale <= self._reached() or self._effort.stop(self._gap()):
-                    return
-                dollars = self._take_turns(scale, dearest_last=dearest_last)
-                if dollars <= budget:
-                    return
-                least = min(least, dollars)
-            scale *= params.turn_step if math.isinf(least) else min(params.turn_step, budget / least)
-
-    def _take_turns(self, scale: float, *, dearest_last: bool) -> float:
-        """Search the best plan of the shapes that the models choose in turn at this scale. Returns the dollars of their copies
-        if nodes were sold by the GPU; infinite if the stock does not suffice."""
-        copies = self._by_model.in_turn(scale, self._effort, dearest_last=dearest_last)
-        if copies is None:
-            return math.inf
-        self._take(copies)
-        chosen = [c for c, count in enumerate(copies) if count]
-        self.result.plan = best_of([self.result.plan, self._search_among(chosen, None)])
-        return sum(copies[c] * self._instance.share_price(c) for c in chosen)
+        for turn in range(params.turns):
+            if scale <= self._reached() or self._effort.stop(self._gap()):
+                return
+            copies = self._by_model.in_turn(scale, self._effort, dearest_last=turn % 2 > 0)
+            dollars = math.inf  # the stock does not suffice
+            if copies is not None:
+                self._take(copies)
+                chosen = [c for c, count in enumerate(copies) if count]
+                self.result.plan = best_of([self.result.plan, self._search_among(chosen, None)])
+                dollars = sum(
+                    copies[c] * self._instance.share_price(c) for c in chosen
+                )  # if nodes were sold by the GPU
+            if dollars <= budget:
+                return
+            scale *= params.turn_step if math.isinf(dollars) else min(params.turn_step, budget / dollars)
 
     def try_scales(self) -> None:
         """Search the largest scale that prices do not exclude, until they exclude a scale just above the plan's."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from servingplan.model.goal import Goal
 from servingplan.solve.bounds.relaxation import Relaxation
@@ -20,11 +19,7 @@ class Kernel:
     def __init__(self, instance: Instance, shapes: Iterable[int]) -> None:
         self._whole = instance
         self.shapes = sorted(shapes)
-        self.instance = replace(
-            instance,
-            shapes=tuple(instance.shapes[c] for c in self.shapes),
-            copies_limit=tuple(instance.copies_limit[c] for c in self.shapes),
-        )
+        self.instance = instance.only(self.shapes)
 
     @classmethod
     def near(
@@ -50,10 +45,20 @@ class Kernel:
         others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
         return cls(instance, [*used, *others[: max(0, size - len(used), len(used) // 2)]])
 
+    @classmethod
+    def cheap(cls, instance: Instance, plan: Plan, *, size: int) -> "Kernel":
+        """The kernel of all shapes that the plan or the running fleet uses, and of the `size` cheapest of each class."""
+        used = {*plan.used, *(c for c, count in enumerate(instance.running_copies()) if count)}
+        return cls(instance, used.union(*(instance.cheapest_first(k)[:size] for k in range(len(instance.classes)))))
+
     @property
     def is_whole(self) -> bool:
         """Whether it has all shapes of the instance."""
         return len(self.shapes) == len(self._whole.shapes)
+
+    def inside(self, plan: Plan) -> Plan | None:
+        """A plan of the whole instance that has only these shapes, as a plan of the small one."""
+        return judge(self.instance, [plan.copies[c] for c in self.shapes])
 
     def whole(self, copies: Sequence[int]) -> Plan | None:
         """The plan of the whole instance with these copies of the kernel's shapes; None if they break a promise."""
@@ -71,6 +76,6 @@ class Kernel:
         """
         question = self._whole.question
         scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
-        start = judge(self.instance, [plan.copies[c] for c in self.shapes]) if plan else None
+        start = self.inside(plan) if plan else None
         found = guarded_search(self.instance, effort, start=start, settled=settled, scale_only=scale_only).plan
         return self.whole(found.copies) if found else None

@@ -46,7 +46,7 @@ def search(
     The classes `must_serve` must be served in full, or there is no plan. If the running plan is within the gap of a level's
     bound, the level is not held above the running plan's value, so that no move is made for less than the gap.
     """
-    if start is not None and not effort.affords(instance):
+    if effort.stop() or (start is not None and not effort.affords(instance)):
         return Found(stopped="deadline")
     targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]

@@ -59,8 +59,10 @@ class Draft:
         return self.instance.capacity(c, self.copies[c] + extra) - self._busy[c]
 
     def most(self, c: int, wanted: int) -> int:
-        """The most further copies of c, up to `wanted`, that stock and budget allow; found by bisection."""
+        """The most further copies of c, up to `wanted`, that stock and budget allow; found by bisection if not all fit."""
         low, high = 0, min(wanted, self.instance.copies_limit[c] - self.copies[c])
+        if high > 0 and self._after(c, high) is not None:
+            return high
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._after(c, middle) is not None else (low, middle - 1)

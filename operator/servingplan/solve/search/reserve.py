@@ -7,6 +7,7 @@ nodes, survive each loss or nearly do; with a little more reserve they do. The g
 these plans.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: M
     plan = best_of([plan, constructed(instance, effort.share(params.construction_share))])
     shapes = plan.used if plan else []
     for reserve in params.reserves:
-        if plan is not None and (effort.stop() or not effort.affords(instance)):
+        if effort.stop() or (plan is not None and not effort.affords(instance)):
             break
         # The first search starts from the plan, for the bound; the others do not, so that they find other copies.
         start = plan if reserve == 1.0 else None
@@ -56,7 +57,7 @@ def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: M
         plan = best_of([plan, thinned_out(instance, effort, better)])
         if better is not None:
             break
-    if shapes and not (plan and effort.stop(plan.gap_in_all(known))):
+    if shapes and not effort.stop(plan.gap_in_all(known) if plan else math.inf):
         plan = searched(instance, effort.share(params.guarded_share), plan, shapes)
     return Reserved(plan, known)
 
@@ -65,9 +66,7 @@ def constructed(instance: Instance, effort: Effort) -> Plan | None:
     """The best plan of greedy covers that carry more than the asked rates of protected classes; only under MinimizeCost."""
     best: Plan | None = None
     if instance.question.objective == "MinimizeCost":
-        for draft in covers_with_spare(instance, effort.params.spare, Survival(instance).protected()):
-            if best is not None and effort.stop():
-                break
+        for draft in covers_with_spare(instance, effort.params.spare, Survival(instance).protected(), effort.stop):
             best = best_of([best, thinned_out(instance, effort, judge(instance, draft.copies))])
     return best
 

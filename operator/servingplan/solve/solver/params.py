@@ -27,14 +27,18 @@ class AnytimeParams:
     `apart_gap`: its bound is seldom closer than half a per cent."""
     cheapest_shapes: int = 8
     """Shapes per class of the kernel of a question that is too large to be searched whole."""
+    ruin_pairs: int = 500
+    """From this number of pairs of shape and class on, the first plan is ruined and recreated before the relaxation."""
+    ruin_rounds: int = 3
+    """The most times that the copies of every node and of every model are removed and served anew."""
 
     # Each model by itself at prices.
     turn_idle: float = 0.75
     """At the first scale at which the models are served in turn, about this part of one copy of each model is idle."""
-    turn_step: float = 0.97
+    turn_step: float = 0.985
     """The next scale, if stock or budget do not suffice, is at most this part of the last one."""
-    turns: int = 2
-    """The most scales that are tried in this way."""
+    turns: int = 4
+    """The most scales that are tried in this way, in one order of the models and the other by turns."""
     turn_nodes: int = 60
     turn_gap: float = 0.02
     """Work limit and gap of each model's program there. They are coarse, because a first plan matters more than its last

@@ -1,0 +1,15 @@
+"""The operator's own turns in a cluster in memory, on a clock that the caller moves.
+
+    api_server.py  versions, lists, watches and faults of an API server
+    patches.py     what it makes of an object by each way of writing
+    objects.py     nodes, pods and pools in the words of the API
+    api.py         the operator's ``Api``, with all that an API server refuses
+    cluster.py     nodes, pools, controllers, a scheduler, kubelets
+    operator.py    the operator's reader, informers, turns and writer in it
+    stage.py       the cluster of a plan, moved in time until the operator rests; what it costs
+    spans.py       counts of requests by span of time
+    run.py         a trace through that cluster, with events
+    figures.py     what came of it, as JSON has it
+
+The tests take the same turns in the same cluster. ``servingplan replay --operator`` sends a trace through it.
+"""
