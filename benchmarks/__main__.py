@@ -18,10 +18,22 @@ from benchmarks import (
     loss_to_weights,
     rates,
     solving,
+    standby,
 )
 from benchmarks.report import PAGE, page, show
 
-ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, rates, solving, gateway, capacity)
+ALL = (
+    apply_to_weights,
+    loss_to_weights,
+    large_cluster,
+    at_rest,
+    command_line,
+    rates,
+    solving,
+    gateway,
+    capacity,
+    standby,
+)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_a_process_that_has_its_number_by_now_is_not_ended(kept, capsys):
 
 
 def test_its_own_process_is_ended(kept):
-    holder = kept("python3", "-c", "import signal; signal.pause()", "e2e.demo", "--hold")
+    holder = kept(sys.executable, "-c", "import signal; signal.pause()", "e2e.demo", "--hold")
     assert demo._is_up()
     assert demo._down() == 0
     assert holder.wait() != 0
