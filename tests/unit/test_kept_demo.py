@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from e2e import demo
+from e2e.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -18,6 +20,7 @@ def kept(tmp_path, monkeypatch):
     def make(*command):
         process = subprocess.Popen(command)
         running.append(process)
+        wait_for("the kernel shows its command", Path(f"/proc/{process.pid}/cmdline").read_bytes, seconds=60)
         demo.STATE.write_text(json.dumps({"pid": process.pid}))
         return process
 
