@@ -87,7 +87,7 @@ def test_an_abandoned_plan_goes_at_once_and_what_stays_is_named(scene, operator)
     serving_without_an_operator(scene, operator, pool)
     done = uninstall(scene, "--abandon", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 nodes asked of" in done.stdout
+    assert "1 node asked of" in done.stdout
     assert "keeps its claim" in done.stdout
     assert gone(scene)
     assert (scene.size_of(pool), claim(scene, pool)) == (1, f"{scene.namespace}/chat")
