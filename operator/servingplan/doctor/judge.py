@@ -169,7 +169,7 @@ EVERYWHERE = " --set 'namespaces={*}'"
 def _chart_for(facts: Facts) -> str:
     """The command that brings the present chart to the namespace: to its operator, else to the first one, else to a new one.
 
-    A release keeps its values, which ``--set`` alone would drop. Without a list an operator may write in all namespaces.
+    A release keeps its values, which ``--set`` alone would drop. Without a list an operator works in its release's namespace.
     """
     if isinstance(facts.operators, Unread):
         return "servingplan doctor  # as somebody who may list Deployments: this command rests on the operators that are there"
