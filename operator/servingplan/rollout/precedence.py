@@ -35,6 +35,8 @@ class Precedence:
     """The placement of its pods, by pool."""
     kept: frozenset[str] = frozenset()
     """The uids of replicas that serve until their successors do."""
+    gone: tuple[Content, ...] = ()
+    """What makes way: nodes of the whole plan that its fleet lacks."""
 
     @cached_property
     def staying(self) -> frozenset[str]:
@@ -63,9 +65,9 @@ def precedence(rollout: Rollout, limits: Limits, placed: Place) -> Precedence:
     serving = _serving(rollout)
     for priority, model in sorted({(-item.priority, item.model) for item in whole.replica_sets}):
         # Where planned replicas make way, those that run may find room.
-        if -priority > lowest or found.rollout.fleet is not whole:
+        if -priority > lowest or found.gone:
             kept = found.kept.union(_without_successor(found, whole, model, serving[model]))
-            found = found if kept == found.kept else _made(found, limits, placed, kept, -priority) or found
+            found = found if kept == found.kept else _made(rollout, found, limits, placed, kept, -priority) or found
     return found
 
 
@@ -105,11 +107,24 @@ def _comes(rollout: Rollout, item: ReplicaSet) -> bool:
     return not pods or any(not pod.kept_back for pod in pods)
 
 
-def _made(found: Precedence, limits: Limits, placed: Place, kept: frozenset[str], priority: int) -> Precedence | None:
-    """The same without what makes way for these replicas of a priority; None if that is not enough."""
-    rollout = found.rollout
+def _made(
+    rollout: Rollout, found: Precedence, limits: Limits, placed: Place, kept: frozenset[str], priority: int
+) -> Precedence | None:
+    """What is found so far, without what makes way for these replicas of a priority too; None if that is not enough.
+    ``rollout``: of the whole plan."""
     left = [item for item in contents_of(rollout.fleet, rollout.pools) if item.priority < priority]
+    for item in found.gone:
+        if item in left:
+            left.remove(item)
     price = {pool.name: pool.dollars_per_node_hour or 0.0 for pool in rollout.pools}
+
+    def without(gone: list[Content]) -> Precedence:
+        every = (*before, *gone)
+        fleet = without_contents(rollout.fleet, every)
+        less = replace(rollout, fleet=fleet, missing=missing_replicas(rollout.world, fleet))
+        return Precedence(less, placed(less), kept, every)
+
+    before, gone = found.gone, list[Content]()
     found = replace(found, kept=kept)
     while lack := _lack(found, limits):
         dollars, nodes = lack.dollars_per_hour, Counter(lack.nodes)
@@ -124,9 +139,14 @@ def _made(found: Precedence, limits: Limits, placed: Place, kept: frozenset[str]
                 staying.append(item)
         if not going:
             return None
-        fleet, left = without_contents(rollout.fleet, going), staying
-        rollout = replace(rollout, fleet=fleet, missing=missing_replicas(rollout.world, fleet))
-        found = Precedence(rollout, placed(rollout), kept)
+        gone, left = gone + going, staying
+        found = without(gone)
+    # Some may have freed no money, as in a pool that somebody else sizes or that is at its least size. They stay.
+    for item in sorted(gone, key=lambda item: -item.priority):
+        fewer = list(gone)
+        fewer.remove(item)
+        if not _lack(again := without(fewer), limits):
+            gone, found = fewer, again
     return found
 
 
@@ -136,7 +156,7 @@ def _lack(found: Precedence, limits: Limits) -> _Lack:
     pods = [pod for pod in found.rollout.world.pods if pod.uid in found.kept]
     for pool in found.rollout.pools:
         planned, price = fleet.nodes.get(pool.name, 0), pool.dollars_per_node_hour or 0.0
-        size = planned + _nodes_beside(pool, found.placements[pool.name], pods)
+        size = planned + nodes_beside(pool, found.placements[pool.name], pods)
         most = len(pool.nodes)
         if pool.sized_by_us:
             size = max(planned_size(pool, fleet), size + pool.foreign_nodes)
@@ -149,11 +169,11 @@ def _lack(found: Precedence, limits: Limits) -> _Lack:
     return _Lack(cost - limits.budget_dollars_per_hour, nodes)
 
 
-def _nodes_beside(pool: Pool, placement: Placement, kept: list[Pod]) -> int:
+def nodes_beside(pool: Pool, placement: Placement, kept: list[Pod]) -> int:
     """The nodes that a pool needs beyond those of the plan while these replicas are kept: those on which the plan does not
     stay, and one for each on which a successor has no room beside them."""
     leaving = set(placement.leaving)
-    staying = {pod.uid for pod in placement.stay}
+    staying = {pod.uid for pod in placement.stay if pod not in kept}
     beside = 0
     for node in pool.nodes:
         own = [pod for pod in kept if node.name in pod.nodes]

@@ -1,11 +1,17 @@
 """Who makes way while a replica of higher priority is replaced, and when nobody does."""
 
+from dataclasses import replace
+
 import pytest
 
 from servingplan.api.v1alpha1 import Change
 from servingplan.model.actions import DrainPod, ResizePool, ScaleDeployment
+from servingplan.model.fleet import NodeGroup
 from servingplan.model.world import LiveObject
+from servingplan.planning.pools import Problem
 from servingplan.rollout.next import next_step
+from servingplan.rollout.placement import Placement
+from servingplan.rollout.precedence import nodes_beside
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
 from tests.unit.rollout.builders import facts, fleet, node, pod, pool, replica_set, world
 
@@ -88,3 +94,39 @@ def test_the_object_of_what_makes_way_stays():
 )
 def test_nobody_makes_way_without_need_or_gain(more):
     assert "low-0" not in drained(step(**more))
+
+
+def test_what_frees_no_money_stays():
+    """Somebody else sizes the pool of the lowest priority: its node is paid for with or without its replica."""
+    old, new = pod("old-0", "n1", of="old", gpus=8), pod("new-0", of="new", gpus=8)
+    low, middle = (pod(f"{name}-0", f"{name}-node", of=name, gpus=8, listed=True) for name in ("low", "middle"))
+    theirs = pool(node("low-node"), pods=[low], name="theirs", wanted=1)
+    pools = (
+        pool(node("n1"), pods=[old], wanted=1, maxNodes=6),
+        replace(theirs, conflict=Problem("SizedByOther", "an autoscaler sizes it")),
+        pool(node("middle-node"), pods=[middle], name="ours", wanted=1),
+    )
+    sets = [
+        replica_set("new", gpus=8, priority=200, model="a"),
+        replica_set("low", gpus=8, priority=0, model="b", pool="theirs"),
+        replica_set("middle", gpus=8, priority=100, model="c", pool="ours"),
+    ]
+    groups = [NodeGroup(pool=item.pool, nodes=1, free_gpus=0, replicas={item.deployment: 1}) for item in sets]
+    plan = fleet(*sets, nodes={item.pool: 1 for item in sets}).model_copy(update={"groups": tuple(groups)})
+    seen = world(
+        *(old, new, low, middle),
+        nodes=tuple(item.node for each in pools for item in each.nodes),
+        objects=tuple(map(deployment, ("old", "new", "low", "middle"))),
+    )
+    known = {item.deployment: facts(priority=item.priority, model=item.model, gpus=8, pool=item.pool) for item in sets}
+    known["old"] = known["new"]
+    rollout = Rollout(world=seen, pools=pools, fleet=plan, facts=known, missing=missing_replicas(seen, plan))
+    assert drained(next_step(rollout, Limits(30, True, Change(), {}))) == ["middle-0"]
+
+
+def test_a_kept_replica_that_stays_needs_no_node_beside_it():
+    stays = pod("new-0", "n1", of="new", gpus=8)
+    placement = Placement(stay=(stays,), assigned=(), movers=(), surplus=(), leaving=(), unplaced=0)
+    assert nodes_beside(pool(node("n1"), pods=[stays], wanted=1), placement, [stays]) == 0
+    goes = replace(placement, stay=(), surplus=(stays,), leaving=("n1",))
+    assert nodes_beside(pool(node("n1"), pods=[stays], wanted=1), goes, [stays]) == 1

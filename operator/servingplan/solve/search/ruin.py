@@ -54,7 +54,10 @@ def _changed(draft: Draft, ruin: Ruin, order: list[int]) -> Draft | None:
             missing[k] += new.release(c, k)
         new.add(c, -count)
     covered = by_class(draft.instance, missing, order=order, whole_price=True, draft=new)
-    return covered if covered and covered.without_idle().dollars < draft.dollars * (1 - TOLD) else None
+    if covered is None:
+        return None
+    covered.without_idle()
+    return covered if covered.dollars < draft.dollars * (1 - TOLD) else None
 
 
 def _ruins(draft: Draft) -> Iterator[Ruin]:
