@@ -16,6 +16,7 @@ MODULES = [
     "loss_to_weights",
     "rates",
     "solving",
+    "standby",
 ]
 
 

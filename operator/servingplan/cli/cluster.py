@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from servingplan.cli.files import fail
-from servingplan.cli.options import CatalogueNamespace, Namespace, NamespaceBudgets, Namespaces, PoolKinds
+from servingplan.cli.options import CatalogueNamespace, Namespace, NamespaceBudgets, Namespaces, PoolKinds, Site
 from servingplan.model.names import words
 from servingplan.model.world import Observation
 
@@ -110,12 +110,7 @@ def run(
             envvar="SERVINGPLAN_MOST_SOLVER_SECONDS", min=1, help="Upper bound of every plan's solver.deadlineSeconds."
         ),
     ] = 600.0,
-    site: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_SITE", help="URL of these pages as a site, which messages then name. Empty: none."
-        ),
-    ] = "",
+    site: Site = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and kopf's messages too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from servingplan.cli.cluster import observed
 from servingplan.cli.files import fail, read_plan, world_of_plan
-from servingplan.cli.options import AnyPlanFile, Deadline, LivePlan, Namespace, ProfileFiles, WorldFile
+from servingplan.cli.options import AnyPlanFile, Deadline, LivePlan, Namespace, ProfileFiles, Site, WorldFile
 from servingplan.cli.plan import Format, Output, print_value
 from servingplan.model.world import Observation
 
@@ -26,12 +26,7 @@ def explain(
     world: WorldFile = None,
     profiles: ProfileFiles = None,
     deadline: Deadline = None,
-    site: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_SITE", help="URL of the documentation as a site; without it, pages are named by path."
-        ),
-    ] = "",
+    site: Site = "",
     output: Output = Format.table,
 ) -> None:
     """Explain a plan: its limits, what one more unit of each is worth, alternatives, what was left out."""
@@ -64,8 +59,8 @@ def explain(
         if decision.waiting is not None:
             proposed = proposal(situation, decision, decision.fleet, decision.waiting)
     known = (*cap_lines(pools), *lines(record.failed_shapes), *start_lines(pools))
-    unsolved = found.answer is not None and found.answer.status == "Infeasible"
-    pages = _pages(seen if live is not None else None, site, infeasible=unsolved)
+    infeasible = found.answer is not None and found.answer.status == "Infeasible"
+    pages = _pages(seen if live is not None else None, site, infeasible=infeasible)
     problems = (*map(str, (*situation.spec_errors, *situation.pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems), "pages": pages}
@@ -96,7 +91,7 @@ def explain(
             typer.echo(f"{reason}: {page}")
     if problems or found.answer is None:
         raise typer.Exit(2)
-    if unsolved:
+    if infeasible:
         raise typer.Exit(3)
 
 

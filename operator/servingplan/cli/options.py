@@ -44,6 +44,13 @@ PoolKinds = Annotated[
         help="Kinds of objects that plans may size, as Kind.group, separated by commas.",
     ),
 ]
+Site = Annotated[
+    str,
+    typer.Option(
+        envvar="SERVINGPLAN_SITE",
+        help="URL of the documentation as a site, whose pages are then named. Empty: explain names their files, messages none.",
+    ),
+]
 CatalogueNamespace = Annotated[
     str,
     typer.Option(

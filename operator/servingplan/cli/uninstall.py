@@ -58,6 +58,7 @@ def uninstall(
             "--check", help="Remove nothing; fail if plans are there. The chart asks this before it is uninstalled."
         ),
     ] = False,
+    # What the chart adds to a refusal, since it alone knows the release.
     refused: Annotated[str, typer.Option(envvar="SERVINGPLAN_REFUSED", hidden=True)] = "",
     lease_namespace: Annotated[
         str,
@@ -87,7 +88,7 @@ def uninstall(
         typer.echo(f"There is no plan in {', '.join(namespaces) or 'any namespace'}. {_next_steps()}")
         return
     if check:
-        fail(f"{_left_behind(namespaces, plans)}{refused and chr(10)}{refused}", code=PLANS_LEFT)
+        fail("\n".join(filter(None, (_left_behind(namespaces, plans), refused))), code=PLANS_LEFT)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("servingplan.lease").setLevel(logging.WARNING)
     with _leading(api, lease_namespace, namespaces) as rival:
@@ -116,8 +117,9 @@ def _left_behind(namespaces: tuple[str, ...], plans: list[Json]) -> str:
     more = f" and {len(plans) - MOST_NAMED} more" if len(plans) > MOST_NAMED else ""
     chosen = "".join(f" -n {one}" for one in namespaces) or " --all"
     return (
-        f"plans are left: {named}{more}. Only an operator retires them: without one, their node pools stay rented, and they "
-        f"and their namespaces hang on the finalizer {FINALIZER}.\nLet them go first:  servingplan uninstall{chosen}"
+        f"plans are left: {named}{more}. Only an operator retires them: without one, their node pools stay rented, and the "
+        f"plans and their namespaces cannot be deleted, because of the finalizer {FINALIZER}.\n"
+        f"Let them go first:  servingplan uninstall{chosen}"
     )
 
 
