@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.decide.objects import object_actions
@@ -75,15 +76,15 @@ def _objects(
 
 
 def _given_back(situation: Situation) -> set[str]:
-    """The objects of pools that the plan in force has and the spec no longer has."""
+    """The objects of pools that the plan in force has and the new one does not have."""
     if situation.record.fleet is None:
         return set()
 
-    def sized(pools: tuple[NodePool, ...]) -> set[tuple[str, ...]]:
+    def sized(pools: Iterable[NodePool]) -> set[tuple[str, ...]]:
         return {(pool.resize.kind, pool.resize.name) for pool in pools if pool.resize is not None}
 
-    gone = sized(situation.in_force.node_pools) - sized(situation.spec.node_pools)
-    return {f"{kind}/{name}" for kind, name in gone}
+    new = sized(pool.spec for pool in situation.pools if not pool.behind)
+    return {f"{kind}/{name}" for kind, name in sized(situation.in_force.node_pools) - new}
 
 
 def _short(reference: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from servingplan.api.pools_v1alpha1 import NodePool
@@ -48,15 +48,18 @@ _VENDORS = ("nvidia", "amd")
 """Values of AKS's accelerator label, which name no product."""
 
 
-def read_pools(spec: PlanSpec, world: Observation, known: Known) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
-    """The pools in order of name, and what is wrong about them in the spec."""
+def read_pools(
+    spec: PlanSpec, world: Observation, known: Known, behind: Collection[str] = ()
+) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+    """The pools in order of name, and what is wrong about them in the spec. ``behind``: the names of those that only the plan
+    in force has."""
     by_node = _pods_by_node(world)
     pools: list[Pool] = []
     errors: list[InputError] = []
     for written in sorted(spec.node_pools, key=lambda pool: pool.name):
         item = ownership.as_its_object_says(ownership.bounded(written, world), world)
         pool, found = _read(item, _nodes_of(item, world, by_node), spec, world, known)
-        pools.append(pool)
+        pools.append(replace(pool, behind=item.name in behind))
         errors += found
     shared, shared_errors = ownership.each_object_once(pools)
     return with_quotas(tuple(_each_node_once(shared)), world), (*errors, *shared_errors)

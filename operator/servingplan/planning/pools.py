@@ -119,6 +119,8 @@ class Pool:
     """Why its owner's ceiling cannot be read. The pool does not grow meanwhile."""
     withdrawn: Problem | None = None
     """Why the plan must give the pool back: its owner no longer allows the plan to size it. It is emptied first."""
+    behind: bool = False
+    """Whether only the plan in force has it: a plan without it waits for its approval. New plans do without it."""
     contradiction: Problem | None = None
     """How the nodes contradict the plan. The pool does not grow, and it shrinks only to keep the budget."""
     apart: bool = False

@@ -192,7 +192,9 @@ def _wishes(
 
 
 def _can_plan(pool: Pool) -> bool:
-    return not pool.left and pool.problem is None and pool.gpus_per_node > 0 and pool.dollars_per_node_hour is not None
+    if pool.left or pool.behind:
+        return False
+    return pool.problem is None and pool.gpus_per_node > 0 and pool.dollars_per_node_hour is not None
 
 
 def _parts_of(pool: Pool) -> list[Part]:

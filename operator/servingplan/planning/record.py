@@ -104,16 +104,31 @@ def effective_spec(
     """The spec to act by, and what is wrong with the written one: the last good one stands in for a bad one.
 
     Sources and precisions that it leaves out are those of the catalogue, by default the shipped one. Pools that the plan has
-    left but not yet given back are among its pools, under names that end in ``~left``.
+    left but not yet given back are among its pools, under names that end in ``~left``, and so are ``pools_behind``.
     """
     spec, errors = parse_spec(written)
     if spec is None:
         spec, _ = parse_spec(record.spec) if record.spec is not None else (None, ())
     if spec is not None:
         spec = with_sources(spec, catalogue)
-    if spec is None or not record.leaving:
-        return spec, errors
-    return spec.model_copy(update={"node_pools": (*spec.node_pools, *pools_left(spec, record))}), errors
+        more = (*pools_behind(spec, record), *pools_left(spec, record))
+        spec = spec.model_copy(update={"node_pools": (*spec.node_pools, *more)}) if more else spec
+    return spec, errors
+
+
+def pools_behind(spec: PlanSpec, record: PlanRecord) -> tuple[NodePool, ...]:
+    """The pools that only the plan in force has: a plan for the spec, which lacks them, is to be approved first. Until then
+    they are kept, and their nodes are among the spend."""
+    behind = parse_spec(record.spec)[0] if spec.mode != "Auto" and record.spec is not None else None
+    if behind is None:
+        return ()
+    called = {item.name for item in spec.node_pools}
+    still = [item.resize.of_object for item in spec.node_pools if item.resize is not None]
+    return tuple(
+        item
+        for item in behind.node_pools
+        if item.name not in called and (item.resize is None or item.resize.of_object not in still)
+    )
 
 
 def pools_left(spec: PlanSpec, record: PlanRecord) -> tuple[NodePool, ...]:

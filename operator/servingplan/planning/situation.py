@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.adopt import Demand, choose
 from servingplan.errors import InputError
@@ -23,7 +24,7 @@ from servingplan.planning.known import Known, known_of
 from servingplan.planning.lessons import Lessons, lessons_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import CENT, Pool, total_spend
-from servingplan.planning.record import effective_spec, read_record, routing_as_published, spec_behind
+from servingplan.planning.record import effective_spec, pools_behind, read_record, routing_as_published, spec_behind
 from servingplan.profiles.measured import MeasuredRows
 from servingplan.render.leader_worker_set import serving_pod
 
@@ -104,7 +105,9 @@ class Situation:
 
     @cached_property
     def _pools(self) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
-        return read_pools(self.spec, self.world, self.known)
+        written, _ = parse_spec(self.world.plan.spec)
+        behind = () if written is None else pools_behind(written, self.record)
+        return read_pools(self.spec, self.world, self.known, [item.name for item in behind])
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:

@@ -195,3 +195,23 @@ def test_what_is_not_rented_is_no_object():
     assert f"Deployment/{item.deployment}" in found.changed
     assert not any("l40s" in name.partition("/")[2].split("-") for name in found.changed)
     assert found.created == found.removed == ()
+
+
+def test_a_pool_that_a_waiting_edit_takes_out_is_kept_and_paid_until_the_approval():
+    cheap, dear = sized(), sized("h100", price="9")
+    driver = approving(plan(model(rate="20"), pools=[cheap, dear], budget="14"))
+    assert (driver.cluster.pools["l40s"].wanted, driver.cluster.pools["h100"].wanted) == (4, 0)
+    driver.cluster.edit(plan(model(rate="20"), pools=[dear], budget="14", mode="Approve"))
+    driver.settle()
+    assert driver.cluster.status["cost"]["spendPerHour"] == "8.00"
+    assert row(driver, "Approved")["reason"] == "AwaitingApproval"
+    assert set(driver.decision.waiting.nodes) == {"h100"}
+
+    driver.cluster.lose_node(next(name for name in driver.cluster.nodes if name.startswith("l40s")))
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted == 4
+    assert driver.serving_rate("llama-3.1-8b") == pytest.approx(20), "what is in force is kept up"
+
+    approve(driver)
+    assert (driver.cluster.pools["l40s"].wanted, driver.cluster.pools["h100"].wanted) == (0, 1)
+    assert driver.cluster.status["cost"]["spendPerHour"] == "9.00"
