@@ -30,9 +30,10 @@ from servingplan.planning.situation import Situation
 from servingplan.reconcile import TurnReport
 from servingplan.rehearse.api import SimulatedApi
 from servingplan.rehearse.api_server import Key
-from servingplan.rehearse.cluster import WORKLOADS, SimulatedCluster, SimulatedPod
+from servingplan.rehearse.cluster import WORKLOADS, SimulatedCluster
 from servingplan.rehearse.objects import NAMESPACE, PLAN, PLAN_UID
 from servingplan.rehearse.operator import Operator
+from servingplan.rehearse.parts import SimulatedPod
 from servingplan.solve import solve
 
 Json = dict[str, Any]

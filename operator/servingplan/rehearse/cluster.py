@@ -18,23 +18,21 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from servingplan.api.crd import UNSEEN
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.readings import GatewayFacts, SeenDemand, SeenEngines
-from servingplan.model.world import NodeTemplate, Observation, Offered
+from servingplan.model.readings import SeenDemand, SeenEngines
+from servingplan.model.world import Observation
 from servingplan.observe.cluster import Reader
-from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
-from servingplan.pool_kinds.karpenter import POOL_LABEL
 from servingplan.rehearse.api import SimulatedApi
+from servingplan.rehearse.beside import Engines, Market, Outside, Prometheus
 from servingplan.rehearse.objects import DEVICE_KINDS, NAMESPACE, PLAN, device_names, text
+from servingplan.rehearse.parts import NodeChange, NodeEntry, SimulatedNode, SimulatedPod, SimulatedPool
 from servingplan.render.leader_worker_set import template_in
 
 TICK_SECONDS = 10
@@ -43,131 +41,6 @@ QUEUE_GATE = "kueue.x-k8s.io/admission"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
-
-
-@dataclass
-class SimulatedNode:
-    """A node; ``pool`` names the pool object that made it, if one did."""
-
-    name: str
-    labels: dict[str, str]
-    gpus: int
-    uid: str
-    pool: str | None = None
-    ready: bool = True
-    schedulable: bool = True
-    disrupted: bool = False
-    resource: str = names.GPU_RESOURCE
-    """The name by which its GPUs are requested."""
-    closed: bool = False
-    """Its autoscaler has not taken it in yet, and may never do so."""
-    allocatable: dict[str, str] = field(default_factory=dict)
-    """What it has beside GPUs."""
-
-
-@dataclass
-class SimulatedPod:
-    """A pod, ours (``deployment``) or foreign."""
-
-    name: str
-    uid: str
-    gpus: int
-    created: datetime
-    serial: int
-    resource: str = names.GPU_RESOURCE
-    deployment: str | None = None
-    selector: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
-    other_gates: tuple[str, ...] = ()
-    placed_on: str | None = None
-    placed_since: datetime | None = None
-    affinity: Json | None = None
-    must_be_on: str | None = None
-    node: str | None = None
-    bound_at: datetime | None = None
-    reports_ready: bool = False
-    ready_since: datetime | None = None
-    started: bool = False
-    """Its engine has passed the startup probe."""
-    serving: bool = True
-    deletion_cost: int = 0
-    draining_since: str | None = None
-    unrouted_since: str | None = None
-    requests_inside: int | None = None
-    """What its engine tells when it is asked."""
-    listings: list[tuple[datetime, bool]] = field(default_factory=list)
-    """Since when it has belonged into its Service's EndpointSlices, or not."""
-    gone_at: datetime | None = None
-    unschedulable: bool = False
-    group: int | None = None
-    """Index of its group, of a pod of a LeaderWorkerSet."""
-    rank: int = 0
-    """Its place in the group; 0 leads it."""
-    size: int = 1
-    """Pods of the whole group."""
-    leader: str | None = None
-    """Uid of the leader that a worker was made for."""
-    claims_from: str | None = None
-    """The ResourceClaimTemplate of its claim, of a pod whose GPUs are devices."""
-    claimed: bool = False
-    """Its claim is made."""
-    devices: tuple[str, ...] = ()
-    """The devices of its node that are allocated to its claim."""
-
-    @property
-    def terminating(self) -> bool:
-        return self.gone_at is not None
-
-
-@dataclass
-class SimulatedPool:
-    """The object that sizes a pool, and what its provider is busy with."""
-
-    name: str
-    labels: dict[str, str]
-    """The labels of its nodes."""
-    gpus: int
-    resource: str = names.GPU_RESOURCE
-    """The name by which its nodes' GPUs are requested."""
-    promised: dict[str, str] = field(default_factory=dict)
-    """Labels that the object says its nodes have."""
-    wanted: int = 0
-    claimed_by: str | None = None
-    asked: int | None = None
-    manager: str | None = None
-    allowed: tuple[str, ...] = ("*",)
-    max_nodes: int | None = None
-    """Its owner's ceiling."""
-    booting: list[datetime] = field(default_factory=list)
-    made: int = 0
-    provider_has: int = 1000
-    """Nodes that it gives at most; asked for more, it refuses."""
-    sold_out: bool = False
-    """It makes no nodes for now, whatever ``provider_has`` says."""
-    tells: bool = True
-    """Refusals are told; else the nodes just do not come."""
-    refused_at: datetime | None = None
-    refusals: int = 0
-    """Times that more nodes were asked for than it gives, and ticks for which that went on."""
-    offered: Offered | None = None
-    """What whoever makes its nodes says of the market."""
-    blind: bool = False
-    """Its next nodes come up without visible GPUs."""
-
-
-NodeChange = Literal["rented", "came", "cancelled", "given back", "lost"]
-"""What becomes of a node: it is paid from ``rented`` on until it is cancelled while it boots, given back or lost."""
-
-
-class NodeEntry(NamedTuple):
-    """One change of one node of a pool."""
-
-    at: datetime
-    pool: str
-    """The name of the pool object."""
-    what: NodeChange
-    node: str
-    """Its name; empty before it came."""
 
 
 class SimulatedCluster:
@@ -333,10 +206,10 @@ class SimulatedCluster:
             state,
             pool_kinds=None,
             urls=UrlPolicy(api, allowed_hosts=frozenset()),
-            demand=_Prometheus(self),
-            engines=_Engines(self),
-            offerings=_Market(self),
-            outside=_Outside(self),
+            demand=Prometheus(self),
+            engines=Engines(self),
+            offerings=Market(self),
+            outside=Outside(self),
             clock=lambda: self.time,
         )
 
@@ -733,53 +606,3 @@ class SimulatedCluster:
             del self.pods[pod.name]
         else:
             pod.gone_at = self.now + self._ticks(self.stop_ticks)
-
-
-class _Market:
-    """``observe.offerings.Market``."""
-
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self._cluster = cluster
-
-    def of(self, template: NodeTemplate) -> Offered | None:
-        pool = self._cluster.pools.get(template.labels[POOL_LABEL])
-        return None if pool is None else pool.offered
-
-
-class _Prometheus:
-    """``observe.demand.Demand``."""
-
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self._cluster = cluster
-
-    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
-        return None if spec is None or spec.demand is None else self._cluster.demand(self._cluster.now)
-
-
-class _Engines:
-    """``observe.engine_figures.Engines``."""
-
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self._cluster = cluster
-
-    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenEngines | None:
-        return None if spec is None or not spec.planning.learn else self._cluster.engines(self._cluster.now)
-
-
-class _Outside:
-    """``observe.outside.Outside``: the gateway and the engines, which answer at once or not at all."""
-
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self._cluster = cluster
-
-    def gateway(self, url: str, plan: str) -> Callable[[], GatewayFacts]:
-        taken = self._cluster.taken_by_gateway()
-        if self._cluster.gateway_ticks is None or not self._cluster.gateway_answers or taken is None:
-            return lambda: GatewayFacts(problem=NO_ANSWER)
-        return lambda: GatewayFacts(revisions=(taken["revision"],))
-
-    def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
-        return {pod.uid: pod.requests_inside for pod in self._cluster.our_pods() if pod.uid in addresses}
-
-    def close(self) -> None:
-        pass

@@ -32,7 +32,8 @@ from servingplan.model.fleet import digest
 from servingplan.rehearse.api_server import Key
 
 if TYPE_CHECKING:
-    from servingplan.rehearse.cluster import SimulatedCluster, SimulatedNode, SimulatedPod, SimulatedPool
+    from servingplan.rehearse.cluster import SimulatedCluster
+    from servingplan.rehearse.parts import SimulatedNode, SimulatedPod, SimulatedPool
 
 NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
 NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)

@@ -19,7 +19,7 @@ from servingplan.api.scalars import seconds_of
 from servingplan.errors import InputError
 from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.planning.situation import Situation
-from servingplan.rehearse.cluster import SimulatedPod
+from servingplan.rehearse.parts import SimulatedPod
 from servingplan.rehearse.spans import Spans
 from servingplan.rehearse.stage import FLAG, Stage
 from servingplan.replay.events import Event

@@ -24,8 +24,9 @@ from servingplan.model.world import Observation
 from servingplan.planning.resources import resource_of
 from servingplan.planning.situation import Situation
 from servingplan.pool_kinds.karpenter import POOL_LABEL
-from servingplan.rehearse.cluster import TICK_SECONDS, SimulatedCluster, SimulatedNode
+from servingplan.rehearse.cluster import TICK_SECONDS, SimulatedCluster
 from servingplan.rehearse.operator import Operator
+from servingplan.rehearse.parts import SimulatedNode
 
 Json = dict[str, Any]
 FLAG = "--operator"
