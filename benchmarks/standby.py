@@ -1,4 +1,4 @@
-"""From the kill of the operator that acts to the Lease of the one that stood by, several times."""
+"""How long a standby takes to hold the Lease after the operator that acts is killed, several times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.05
 
 
 def measure(quick: bool) -> Section:
-    """Kill the operator that acts, wait until the other has the Lease, and start a new one to stand by."""
+    """The section of the benchmark page: the operator that acts is killed, the other takes the Lease, a new one stands by."""
     kills = 2 if quick else 10
     found = []
     with ExitStack() as stack:

@@ -144,9 +144,10 @@ class ControlPlane:
         self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
 
     def sell(self, *, sold_out: Sequence[str] = (), held: Sequence[str] = ()) -> None:
-        """From now on Karpenter can launch no node of what is sold out, and what is held comes when it is held no more.
+        """Change what Karpenter's market has, from now on.
 
-        Each is an instance type, or ``TYPE/CAPACITY-TYPE`` for one way to rent it; of all others there is any number.
+        Karpenter launches no node of what is ``sold_out``. A node of what is ``held`` comes when it is held no more. Each
+        entry is an instance type, or ``TYPE/CAPACITY-TYPE`` for one way to rent it. Of all others there is any number.
         """
         fresh = self.folder / f"{_MARKET}.new"
         fresh.write_text(json.dumps({"soldOut": sold_out, "held": held}))

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import override
+from typing import ClassVar, override
 
 from localcluster import binaries
 from localcluster.certificates import Certificate
@@ -42,24 +42,15 @@ class Kueue(OutsideController):
 
     tool = "kueue"
     title = "the controller of Kueue"
+    api_version = "config.kueue.x-k8s.io/v1beta2"
+    settings: ClassVar[Json] = {
+        "integrations": {"frameworks": ["pod"]},
+        "featureGates": {"VisibilityOnDemand": False, "MultiKueue": False},
+    }
 
     @override
     def source(self) -> Path:
         return binaries.module_folder(self.tool, _MODULE) / "config" / "components"
-
-    @override
-    def configuration(self, certificates: Path, webhook_port: int, probe_port: int) -> Json:
-        return {
-            "apiVersion": "config.kueue.x-k8s.io/v1beta2",
-            "kind": "Configuration",
-            "leaderElection": {"leaderElect": False},
-            "internalCertManagement": {"enable": False},
-            "webhook": {"port": webhook_port, "certDir": str(certificates)},
-            "metrics": {"bindAddress": "0"},
-            "health": {"healthProbeBindAddress": f"127.0.0.1:{probe_port}"},
-            "integrations": {"frameworks": ["pod"]},
-            "featureGates": {"VisibilityOnDemand": False, "MultiKueue": False},
-        }
 
     @override
     def chosen(self, path: str) -> Json | None:

@@ -23,22 +23,11 @@ class LeaderWorkerSets(OutsideController):
 
     tool = "lws"
     title = "the controller of LeaderWorkerSets"
+    api_version = "config.lws.x-k8s.io/v1alpha1"
 
     @override
     def source(self) -> Path:
         return binaries.module_folder(self.tool, _MODULE) / "config"
-
-    @override
-    def configuration(self, certificates: Path, webhook_port: int, probe_port: int) -> Json:
-        return {
-            "apiVersion": "config.lws.x-k8s.io/v1alpha1",
-            "kind": "Configuration",
-            "leaderElection": {"leaderElect": False},
-            "internalCertManagement": {"enable": False},
-            "webhook": {"port": webhook_port, "certDir": str(certificates)},
-            "metrics": {"bindAddress": "0"},
-            "health": {"healthProbeBindAddress": f"127.0.0.1:{probe_port}"},
-        }
 
     @override
     def chosen(self, path: str) -> Json | None:

@@ -14,7 +14,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
@@ -36,6 +36,10 @@ class OutsideController(ABC):
     """Of ``localcluster/tools``, and the name of its program."""
     title: str
     """What people call it."""
+    api_version: str
+    """The version of its configuration file."""
+    settings: ClassVar[Json] = {}
+    """What its configuration file has beside what all have."""
 
     def __init__(self, kubeconfig: Path, kubectl: Callable[..., str], folder: Path) -> None:
         """``kubectl`` takes arguments, and ``stdin``."""
@@ -49,10 +53,6 @@ class OutsideController(ABC):
     @abstractmethod
     def source(self) -> Path:
         """The folder with ``crd/bases`` and ``webhook/manifests.yaml``."""
-
-    @abstractmethod
-    def configuration(self, certificates: Path, webhook_port: int, probe_port: int) -> Json:
-        """Its configuration file."""
 
     @abstractmethod
     def chosen(self, path: str) -> Json | None:
@@ -69,7 +69,7 @@ class OutsideController(ABC):
         served = authority.issue("tls", hosts=("127.0.0.1",))
         webhook_port, probe_port = free_ports(2)
         config = self._folder / "config.yaml"
-        config.write_text(yaml.safe_dump(self.configuration(served.certificate.parent, webhook_port, probe_port)))
+        config.write_text(yaml.safe_dump(self._configuration(served.certificate.parent, webhook_port, probe_port)))
         for file in sorted((self.source() / "crd" / "bases").glob("*.yaml")):
             self._kubectl("apply", "--server-side", "-f", str(file))
             self._kinds.append(yaml.safe_load(file.read_text())["metadata"]["name"])
@@ -110,6 +110,18 @@ class OutsideController(ABC):
     def log_file(self) -> Path:
         """What the controller prints."""
         return self._folder / f"{self.tool}.log"
+
+    def _configuration(self, certificates: Path, webhook_port: int, probe_port: int) -> Json:
+        return {
+            "apiVersion": self.api_version,
+            "kind": "Configuration",
+            "leaderElection": {"leaderElect": False},
+            "internalCertManagement": {"enable": False},
+            "webhook": {"port": webhook_port, "certDir": str(certificates)},
+            "metrics": {"bindAddress": "0"},
+            "health": {"healthProbeBindAddress": f"127.0.0.1:{probe_port}"},
+            **self.settings,
+        }
 
     def _wait(self, probe_port: int) -> None:
         end = time.monotonic() + _START_SECONDS

@@ -96,7 +96,7 @@ class Reservation(Wire):
     nodes: Annotated[int, Field(strict=True, ge=1, le=100_000)]
     """Nodes that are reserved."""
     start: Moment | None = None
-    """From when they can be had, such as 2026-12-01T08:00:00Z. Absent: now."""
+    """The time from which they can be had, such as 2026-12-01T08:00:00Z. Absent: now."""
     end: Moment | None = None
     """When the provider takes them back. Absent: never."""
     notice: Duration = "15m"

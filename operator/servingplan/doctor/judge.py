@@ -163,7 +163,10 @@ def _without_a_deployment(facts: Facts) -> Finding:
 
 
 EVERYWHERE = " --set 'namespaces={*}'"
-"""For an operator of all namespaces: the values of an old release do not say so, and without a list its upgrade is refused."""
+"""What an upgrade needs beside the old release's values where the operator works in all namespaces.
+
+The old values do not name them, and the chart refuses an upgrade without a list.
+"""
 
 
 def _chart_for(facts: Facts) -> str:

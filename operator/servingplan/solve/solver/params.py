@@ -28,7 +28,7 @@ class AnytimeParams:
     cheapest_shapes: int = 8
     """Shapes per class of the kernel of a question that is too large to be searched whole."""
     ruin_pairs: int = 500
-    """From this number of pairs of shape and class on, the first plan is ruined and recreated before the relaxation."""
+    """A question of at least so many pairs of shape and class has its first plan ruined and recreated before the relaxation."""
     ruin_rounds: int = 3
     """The most times that the copies of every node and of every model are removed and served anew."""
 
