@@ -40,6 +40,8 @@ class Tool:
     linker_flags: str = "-s -w"
 
 
+_COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
+"""Nobody debugs these programs. Without tables for a debugger a build takes a tenth less; the programs act the same."""
 _MAJOR_AND_MINOR = re.compile(r"(?<=v)\d+\.\d+|(?<=Version: )\d+\.\d+")
 _VERSION_QUESTIONS = {"kubectl": ["version", "--client"], "helm": ["version", "--short"]}
 """How a program is asked for its version, if not by ``--version``."""
@@ -187,7 +189,8 @@ def _default_program_name(package: str) -> str:
 
 
 def _build_with_progress(tool: Tool, source: Path, output: Path, total: int) -> None:
-    command = ["go", "build", "-v", "-trimpath", f"-ldflags={tool.linker_flags}", "-o", f"{output}/", *tool.programs]
+    flags = ["-trimpath", _COMPILER_FLAGS, f"-ldflags={tool.linker_flags}"]
+    command = ["go", "build", "-v", *flags, "-o", f"{output}/", *tool.programs]
     started, interactive = time.monotonic(), sys.stderr.isatty()
     lines: list[str] = []
     with subprocess.Popen(
