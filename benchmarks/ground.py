@@ -72,8 +72,19 @@ class Ground:
 
     def processor_seconds(self) -> float:
         """The processor time that the operator has used."""
-        fields = Path(f"/proc/{self.operator.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
+        return _processor_seconds(self.operator.process.pid)
+
+    def processor_seconds_with_searches(self) -> float:
+        """The processor time that the operator and the processes of its searches have used."""
+        return sum(map(_processor_seconds, self.processes()))
+
+    def processes(self) -> list[int]:
+        """The operator and its children."""
+        pid = self.operator.process.pid
+        found = {pid}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found |= {int(child) for child in (task / "children").read_text().split()}
+        return sorted(found)
 
     def requests(self, since: float = 0) -> list[Json]:
         """Audit events of the operator's requests since a time, watches left out."""
@@ -191,6 +202,11 @@ def _found(api: Kube, plural: str, namespace: str) -> bool:
     except ApiError:
         return False
     return True
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def _epoch(text: str) -> float:

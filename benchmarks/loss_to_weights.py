@@ -1,8 +1,12 @@
-"""From a loss that the API shows to routing without it, hundreds of times."""
+"""From a loss that the API shows to routing without it, hundreds of times: at rest, and while other plans are searched."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from benchmarks.ground import POOL_LABEL, Ground, Json, Watch, ground, is_ready, wait, weights
@@ -14,12 +18,34 @@ GOAL_SECONDS = 1.0
 POOLS = ("one", "two", "three", "four")
 NAMESPACE, PLAN = "losses", "chat"
 KEY = (NAMESPACE, f"{PLAN}-routing")
+SEARCHING = "searching"
+SEARCHED_PLANS = 12
+SEARCH_SECONDS = 5
+EDIT_SECONDS = 0.5
+"""The time between two edits, each of another plan. Plans are edited faster than they are searched, so searches never stop."""
+SEARCHED_POOLS = {
+    "h100": {"gpu": "H100-SXM-80GB", "gpusPerNode": 8, "dollarsPerNodeHour": "24"},
+    "l40s": {"gpu": "L40S", "gpusPerNode": 8, "dollarsPerNodeHour": "7.2"},
+    "a100": {"gpu": "A100-SXM4-80GB", "gpusPerNode": 4, "dollarsPerNodeHour": "7.1"},
+}
+SEARCHED_NODES = 8
+"""Of each pool."""
+SEARCHED_MODELS = (
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "qwen3-32b",
+    "gemma-3-27b",
+    "mixtral-8x7b",
+    "qwen2.5-32b",
+    "qwen2.5-72b",
+)
+SEARCHED_CLASSES = ((496, 18, 9.0), (824, 510, 5.5), (2455, 100, 3.1))
+"""Input tokens, output tokens and requests per second."""
 
 
 def measure(quick: bool) -> Section:
     """Losses of a pod and of a node by turns; the plan is whole again before each."""
     losses = 6 if quick else 300
-    found: dict[str, list[float]] = {"a pod is deleted": [], "a node becomes NotReady": []}
     with ground() as here:
         for pool in POOLS:
             here.nodes(pool, 1, nodes.A100)
@@ -28,26 +54,105 @@ def measure(quick: bool) -> Section:
         here.api.create(PLANS, _plan(), namespace=NAMESPACE)
         _whole(watches[CONFIG_MAPS])
         time.sleep(2)
-        for number in range(losses):
-            services = _whole(watches[CONFIG_MAPS])
-            service = services[number % len(services)]
-            pod = _pod_of(watches[PODS], service)
-            lose = (_delete_pod, _fail_node)[number % 2]
-            found[list(found)[number % 2]].append(lose(here, watches, service, pod))
+        rows = _rows(_lose(here, watches, losses), "")
+        with _searches(here):
+            begun, used = time.monotonic(), here.processor_seconds_with_searches()
+            rows += _rows(_lose(here, watches, losses), f", while {SEARCHED_PLANS} plans are searched")
+            share = (here.processor_seconds_with_searches() - used) / (time.monotonic() - begun)
+    return Section(
+        "From a loss to weights without it",
+        "Four pools with one replica each. From the moment at which a watch shows the loss (pod gone or on its way out, node "
+        "NotReady) to the moment at which a watch shows routing without weight on it; both watches in one process. Then "
+        f"the same while {SEARCHED_PLANS} other plans of {len(SEARCHED_MODELS)} models on {len(SEARCHED_POOLS)} pools are "
+        f"edited by turns, one each {EDIT_SECONDS:g} s, and each search may take {SEARCH_SECONDS} s; the operator and its "
+        f"searches used {share:.2f} of a core.",
+        tuple(rows),
+    )
+
+
+def _lose(here: Ground, watches: dict[Any, Watch], losses: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"a pod is deleted": [], "a node becomes NotReady": []}
+    for number in range(losses):
+        services = _whole(watches[CONFIG_MAPS])
+        service = services[number % len(services)]
+        pod = _pod_of(watches[PODS], service)
+        lose = (_delete_pod, _fail_node)[number % 2]
+        found[list(found)[number % 2]].append(lose(here, watches, service, pod))
+    return found
+
+
+def _rows(found: dict[str, list[float]], when: str) -> list[Row]:
     every = [value for values in found.values() for value in values]
     rows = [
-        Row(f"{what}, {len(values)} times", f"p50 {percentile(values, 50):.2f} s, p99 {percentile(values, 99):.2f} s")
+        Row(
+            f"{what}{when}, {len(values)} times",
+            f"p50 {percentile(values, 50):.2f} s, p99 {percentile(values, 99):.2f} s",
+        )
         for what, values in found.items()
     ]
     p99 = percentile(every, 99)
     text = f"p50 {percentile(every, 50):.2f} s, p99 {p99:.2f} s, most {max(every):.2f} s"
-    rows.append(Row(f"all {len(every)} losses", text, f"p99 {GOAL_SECONDS:g} s", p99 < GOAL_SECONDS))
-    return Section(
-        "From a loss to weights without it",
-        "Four pools with one replica each. From the moment at which a watch shows the loss (pod gone or on its way out, node "
-        "NotReady) to the moment at which a watch shows routing without weight on it; both watches in one process.",
-        tuple(rows),
-    )
+    return [*rows, Row(f"all {len(every)} losses{when}", text, f"p99 {GOAL_SECONDS:g} s", p99 < GOAL_SECONDS)]
+
+
+@contextmanager
+def _searches(here: Ground) -> Iterator[None]:
+    """Other plans, whose questions change faster than they are answered."""
+    here.namespace(SEARCHING)
+    for pool in SEARCHED_POOLS:
+        here.nodes(pool, SEARCHED_NODES)
+    names = [f"{SEARCHING}-{number}" for number in range(SEARCHED_PLANS)]
+    for name in names:
+        here.api.create(PLANS, _searched(name, "1"), namespace=SEARCHING)
+    ended = threading.Event()
+
+    def edit() -> None:
+        for number in count():
+            if ended.wait(EDIT_SECONDS):
+                return
+            name, rate = names[number % len(names)], f"{1 + number % 97 / 1000:.3f}"
+            here.api.merge(
+                PLANS, name, {"spec": _searched(name, rate)["spec"]}, namespace=SEARCHING, manager="benchmark"
+            )
+
+    editor = threading.Thread(target=edit, daemon=True)
+    editor.start()
+    time.sleep(2 * SEARCH_SECONDS)
+    yield
+    ended.set()
+    editor.join()
+
+
+def _searched(name: str, factor: str) -> Json:
+    """A plan that is only shown, so that it needs none of the nodes that it may use."""
+    models = [
+        {
+            "name": model,
+            "classes": [
+                {
+                    "name": f"c{number}",
+                    "inputTokens": prompt,
+                    "outputTokens": answer,
+                    "requestsPerSecond": f"{rate * float(factor):.4f}",
+                }
+                for number, (prompt, answer, rate) in enumerate(SEARCHED_CLASSES)
+            ],
+        }
+        for model in SEARCHED_MODELS
+    ]
+    pools = [{"name": name, **pool, "nodeSelector": {POOL_LABEL: name}} for name, pool in SEARCHED_POOLS.items()]
+    return {
+        "apiVersion": "servingplan.dev/v1alpha1",
+        "kind": "LLMServingPlan",
+        "metadata": {"name": name, "namespace": SEARCHING},
+        "spec": {
+            "budget": {"dollarsPerHour": "400"},
+            "mode": "Preview",
+            "models": models,
+            "nodePools": pools,
+            "solver": {"deadlineSeconds": SEARCH_SECONDS},
+        },
+    }
 
 
 def _plan() -> Json:

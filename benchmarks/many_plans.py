@@ -146,7 +146,7 @@ def _remove(here: Ground, names: list[str]) -> None:
 
 
 def _window(here: Ground, during: Callable[[], None]) -> dict[str, Any]:
-    since, used, turns = time.time(), _processor_seconds(here), _turns(here)
+    since, used, turns = time.time(), here.processor_seconds_with_searches(), _turns(here)
     during()
     seconds = time.time() - since
     # A request for the versions of a group is of no kind of object.
@@ -157,7 +157,7 @@ def _window(here: Ground, during: Callable[[], None]) -> dict[str, Any]:
         "turns": _turns(here) - turns,
         "lists": sum(verb == "list" for verb, _ in asked),
         "writes": ", ".join(f"{count} {kind}" for kind, count in sorted(writes.items())),
-        "processor": (_processor_seconds(here) - used) / seconds,
+        "processor": (here.processor_seconds_with_searches() - used) / seconds,
     }
 
 
@@ -165,28 +165,10 @@ def _turns(here: Ground) -> int:
     return len(re.findall(r": turn of ", here.log.read_text()))
 
 
-def _family(here: Ground) -> list[int]:
-    """The operator and its children."""
-    pid = here.operator.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = {pid, *map(int, children)}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found |= {int(child) for child in (task / "children").read_text().split()}
-    return sorted(found)
-
-
-def _processor_seconds(here: Ground) -> float:
-    total = 0.0
-    for pid in _family(here):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / 100
-    return total
-
-
 def _mebibytes(here: Ground) -> float:
     """Proportional set sizes: what processes share counts once."""
     total = 0
-    for pid in _family(here):
+    for pid in here.processes():
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         total += int(re.findall(r"^Pss: +(\d+) kB", text, re.M)[0])
     return total / 1024
