@@ -76,7 +76,10 @@ class Application:
                             "targetRevision": "main",
                             "helm": {
                                 "releaseName": "servingplan",
-                                "valuesObject": {"namespaces": [self.scene.namespace]},
+                                "valuesObject": {
+                                    "namespaces": [self.scene.namespace],
+                                    "uninstallGuard": {"enabled": False},
+                                },
                                 **helm,
                             },
                         },
