@@ -46,31 +46,40 @@ def written(resource, name, spec, namespace=None):
     return {"apiVersion": API_VERSION, "kind": resource.kind, "metadata": metadata, "spec": spec}
 
 
-def cluster_queue(name, gpus):
+def cluster_queue(name, gpus, *, flavor, cohort=None):
     quotas = [{"name": GPU, "nominalQuota": gpus}, {"name": "cpu", "nominalQuota": 1000}]
     quotas += [{"name": "memory", "nominalQuota": "10Ti"}]
     group = {
         "coveredResources": [item["name"] for item in quotas],
-        "flavors": [{"name": name, "resources": quotas}],
+        "flavors": [{"name": flavor, "resources": quotas}],
     }
-    return written(CLUSTER_QUEUES, name, {"namespaceSelector": {}, "resourceGroups": [group]})
+    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
+    return written(CLUSTER_QUEUES, name, spec if cohort is None else {**spec, "cohortName": cohort})
 
 
 @pytest.fixture
 def queue(scene, controller):
-    """A queue with three GPUs of the scene's nodes, and how another quota is given to it."""
+    """A queue with three GPUs of the scene's nodes, and how it gets into a cohort where another queue has so many."""
     name = scene.name
+    lender = f"{name}-lender"
+
+    def lend(gpus):
+        scene.cluster.apply(
+            cluster_queue(lender, gpus, flavor=name, cohort=name), cluster_queue(name, 3, flavor=name, cohort=name)
+        )
+
     flavor = written(FLAVORS, name, {"nodeLabels": {FLEET_LABEL: f"{scene.name}-fixed"}})
     local = written(LOCAL_QUEUES, "team-a", {"clusterQueue": name}, scene.namespace)
-    scene.cluster.apply(flavor, cluster_queue(name, 3), local)
-    yield lambda gpus: scene.cluster.apply(cluster_queue(name, gpus))
+    scene.cluster.apply(flavor, cluster_queue(name, 3, flavor=name), local)
+    yield lend
     for resource, made, namespace in (
         (LOCAL_QUEUES, "team-a", scene.namespace),
         (CLUSTER_QUEUES, name, None),
+        (CLUSTER_QUEUES, lender, None),
         (FLAVORS, name, None),
     ):
         options = [] if namespace is None else ["-n", namespace]
-        scene.cluster.kubectl("delete", resource.plural, made, *options, "--timeout=120s")
+        scene.cluster.kubectl("delete", resource.plural, made, *options, "--ignore-not-found", "--timeout=120s")
 
 
 def reserved(scene) -> int:
@@ -101,7 +110,7 @@ def test_a_plan_keeps_to_the_quota_of_its_queue(kwok, scene, controller, queue, 
     assert admitted(scene) == 3
     before = len(witness.documents())
 
-    queue(8)
+    queue(5)  # without a borrowing limit
     wait_for("all are ready", lambda: len(scene.ready_pods()) == 8, seconds=60, shown=scene.conditions)
     scene.wait_ready(such=lambda status: status["served"] == "100%")
     assert (reserved(scene), admitted(scene)) == (8, 8)

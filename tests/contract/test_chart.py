@@ -58,6 +58,7 @@ READ_EVERYWHERE = {
     ("resource.k8s.io", "resourceclaims"): FOLLOW,
     ("resource.k8s.io", "deviceclasses"): FOLLOW,
     ("kueue.x-k8s.io", "clusterqueues"): FOLLOW,
+    ("kueue.x-k8s.io", "cohorts"): FOLLOW,
     ("kueue.x-k8s.io", "resourceflavors"): FOLLOW,
 }
 WRITTEN_WITH_PLANS = {

@@ -22,7 +22,7 @@ from tests.simulated.plans import fixed, model, plan
 
 pytestmark = pytest.mark.cluster
 GROUP, VERSION = "kueue.x-k8s.io", "v1beta1"
-KINDS = {"LocalQueue": True, "ClusterQueue": False, "ResourceFlavor": False}
+KINDS = {"LocalQueue": True, "ClusterQueue": False, "Cohort": False, "ResourceFlavor": False}
 
 
 def definition(kind):
@@ -59,14 +59,17 @@ def written(kube, kind, name, namespace=None, **fields):
     kube.apply(resource(kind), item, manager="kueue", force=True)
 
 
-def cluster_queue(kube, quota, reserved):
+def cluster_queue(kube, quota, reserved, *, name="all", cohort=None):
     gpu = "nvidia.com/gpu"
     flavors = [{"name": "l40s", "resources": [{"name": gpu, "nominalQuota": quota}]}]
     written(
         kube,
         "ClusterQueue",
-        "all",
-        spec={"resourceGroups": [{"coveredResources": [gpu], "flavors": flavors}]},
+        name,
+        spec={
+            "resourceGroups": [{"coveredResources": [gpu], "flavors": flavors}],
+            **({} if cohort is None else {"cohort": cohort}),
+        },
         status={"flavorsReservation": [{"name": "l40s", "resources": [{"name": gpu, "total": reserved}]}]},
     )
 
@@ -126,6 +129,20 @@ def test_a_plan_counts_on_no_more_than_its_queue_has(kube):
     replicas, pools = turn(kube)
     assert replicas == 3
     assert "the queue team-a has quota for 3 GPUs in l40s" in pools
+
+    # It borrows what another queue and the cohort above both have left, and nothing more.
+    cluster_queue(kube, quota="1", reserved="0", cohort="team")
+    cluster_queue(kube, quota="2", reserved="2", name="other", cohort="team")
+    replicas, pools = turn(kube)
+    assert replicas == 1
+    resource_group = {
+        "coveredResources": ["nvidia.com/gpu"],
+        "flavors": [{"name": "l40s", "resources": [{"name": "nvidia.com/gpu", "nominalQuota": "1"}]}],
+    }
+    written(kube, "Cohort", "team", spec={"resourceGroups": [resource_group]})
+    replicas, pools = turn(kube)
+    assert replicas == 2
+    assert "the queue team-a has quota for 2 GPUs in l40s" in pools
 
 
 def test_the_operator_follows_queues_with_the_rights_of_its_chart(plane, kube, tmp_path, request):

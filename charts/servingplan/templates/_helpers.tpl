@@ -162,7 +162,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.kueue.enabled }}
 # The quota behind the queues that plans name.
 - apiGroups: [kueue.x-k8s.io]
-  resources: [clusterqueues, resourceflavors]
+  resources: [clusterqueues, cohorts, resourceflavors]
   verbs: [list, watch]
 {{- end }}
 {{- end -}}

@@ -91,6 +91,7 @@ def _rows(
     if "kueue.x-k8s.io" in groups:
         yield QUOTA, namespace, "kueue.x-k8s.io", "localqueues", FOLLOW
         yield QUOTA, None, "kueue.x-k8s.io", "clusterqueues", FOLLOW
+        yield QUOTA, None, "kueue.x-k8s.io", "cohorts", FOLLOW
         yield QUOTA, None, "kueue.x-k8s.io", "resourceflavors", FOLLOW
     for group, plural in pools:
         yield SIZE, None, group, plural, (*READ, "patch")

@@ -1,7 +1,7 @@
 """Kueue's quota of GPUs for the queue that a plan names.
 
-A LocalQueue of the plan's namespace leads to a ClusterQueue, which has so many GPUs of each ResourceFlavor, some of them
-borrowed from its cohort. Its status says how many are reserved (kueue: apis/kueue/v1beta2/clusterqueue_types.go).
+A LocalQueue of the plan's namespace leads to a ClusterQueue, which has so many GPUs of each ResourceFlavor, and may borrow more
+from its cohort. Its status says how many are reserved (kueue: apis/kueue/v1beta2/clusterqueue_types.go, cohort_types.go).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from servingplan.errors import NotFound
 from servingplan.kube import Api, Resource
 from servingplan.model.world import FlavorQuota
+from servingplan.observe.cohorts import Member, available
 from servingplan.observe.parse import Json
 from servingplan.render.quantities import amount_of
 
 VERSIONS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
-"""What is read of them is the same in both."""
+"""What is read of them is the same in both, but for the name of the field that names a cohort."""
 
 
 class SeenLocalQueue(NamedTuple):
@@ -36,27 +37,32 @@ class SeenFlavor(NamedTuple):
     node_labels: Mapping[str, str]
 
 
-class SeenQuota(NamedTuple):
-    """The quota of one resource in one flavor of a ClusterQueue."""
-
-    flavor: str
-    resource: str
-    most: int | None
-    """What the queue may hold, borrowed parts included; None: nothing bounds it."""
-    reserved: int
-    """What it holds."""
+type Quotas = Mapping[tuple[str, str], Member]
+"""Quotas of one ClusterQueue or Cohort by flavor and resource."""
 
 
 class SeenClusterQueue(NamedTuple):
     """All quota behind a LocalQueue."""
 
     name: str
-    quotas: tuple[SeenQuota, ...]
+    quotas: Quotas
+    cohort: str | None = None
     stopped: bool = False
     """Whether it admits nobody, like a LocalQueue that is stopped."""
+    reclaims: bool = False
+    """Whether it takes its nominal quota back from whoever in the cohort borrowed it, of any priority."""
 
 
-SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue
+class SeenCohort(NamedTuple):
+    """Quota that queues share, beside that of each."""
+
+    name: str
+    quotas: Quotas
+    cohort: str | None = None
+    """The cohort that it belongs to."""
+
+
+SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue | SeenCohort
 
 
 def discovered(kind: str) -> Callable[[Api], Resource]:
@@ -97,27 +103,39 @@ def seen_cluster_queue(item: Json) -> SeenClusterQueue:
         for flavor in status.get("flavorsReservation") or ()
         for resource in flavor.get("resources") or ()
     }
-    in_cohort = bool(spec.get("cohortName") or spec.get("cohort"))
-    quotas = [
-        SeenQuota(
-            flavor["name"],
-            resource["name"],
-            _most(resource, in_cohort),
+    name, cohort = item["metadata"]["name"], spec.get("cohortName") or spec.get("cohort") or None
+    reclaims = (spec.get("preemption") or {}).get("reclaimWithinCohort") == "Any"
+    quotas = _quotas(name, cohort, spec, reserved)
+    return SeenClusterQueue(name, quotas, cohort, _stopped(spec), reclaims)
+
+
+def seen_cohort(item: Json) -> SeenCohort:
+    """The facts of a Cohort."""
+    spec = item.get("spec", {})
+    name, cohort = item["metadata"]["name"], spec.get("parentName") or spec.get("parent") or None
+    return SeenCohort(name, _quotas(name, cohort, spec, {}), cohort)
+
+
+def _quotas(
+    name: str, cohort: str | None, spec: Mapping[str, Any], reserved: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], Member]:
+    return {
+        (flavor["name"], resource["name"]): Member(
+            name,
+            cohort,
+            _gpus(resource.get("nominalQuota")),
+            _limit(resource.get("borrowingLimit")),
+            _limit(resource.get("lendingLimit")),
             reserved.get((flavor["name"], resource["name"]), 0),
         )
         for group in spec.get("resourceGroups") or ()
         for flavor in group.get("flavors") or ()
         for resource in flavor.get("resources") or ()
-    ]
-    return SeenClusterQueue(item["metadata"]["name"], tuple(quotas), _stopped(spec))
+    }
 
 
-def _most(resource: Mapping[str, Any], in_cohort: bool) -> int | None:
-    """What a queue may hold of a resource. In a cohort it borrows without bound, unless it has a limit."""
-    limit = resource.get("borrowingLimit")
-    if in_cohort and limit is None:
-        return None
-    return _gpus(resource.get("nominalQuota")) + (_gpus(limit) if in_cohort else 0)
+def _limit(quantity: Any) -> int | None:
+    return None if quantity is None else _gpus(quantity)
 
 
 def _gpus(quantity: Any) -> int:
@@ -144,11 +162,22 @@ def quota_of(seen: Iterable[SeenQueue], namespace: str, queue: str) -> tuple[Fla
     labels = {item.name: item.node_labels for item in items if isinstance(item, SeenFlavor)}
     return tuple(
         FlavorQuota(
-            flavor=quota.flavor,
-            node_labels=dict(labels.get(quota.flavor, {})),
-            resource=quota.resource,
-            most=quota.reserved if stopped else quota.most,
-            reserved=quota.reserved,
+            flavor=flavor,
+            node_labels=dict(labels.get(flavor, {})),
+            resource=resource,
+            most=quota.used if stopped else _most(found, (flavor, resource), items),
+            reserved=quota.used,
         )
-        for quota in sorted(found.quotas, key=lambda quota: (quota.flavor, quota.resource))
+        for (flavor, resource), quota in sorted(found.quotas.items())
     )
+
+
+def _most(queue: SeenClusterQueue, of: tuple[str, str], items: Iterable[SeenQueue]) -> int:
+    """GPUs that a queue may hold of a flavor and resource: what it holds, and what it and its cohort have left."""
+    quota = queue.quotas[of]
+    queues, cohorts = (
+        [item.quotas.get(of, Member(item.name, item.cohort)) for item in items if isinstance(item, kind)]
+        for kind in (SeenClusterQueue, SeenCohort)
+    )
+    most = max(0, quota.used + available(quota, queues, cohorts))
+    return max(most, quota.nominal) if queue.reclaims else most

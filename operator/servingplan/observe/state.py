@@ -158,6 +158,7 @@ class ClusterState:
             known = _discovered(resource.api_version, resource.kind)
             self._add(Source(source_of(resource), known, facts_of, optional=True))
         self._add(Source("queues", queues.discovered("ClusterQueue"), queues.seen_cluster_queue, optional=True))
+        self._add(Source("queues", queues.discovered("Cohort"), queues.seen_cohort, optional=True))
         self._add(Source("queues", queues.discovered("ResourceFlavor"), queues.seen_flavor, optional=True))
         if catalogue_namespace is not None:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL

@@ -5,10 +5,17 @@ import pytest
 from servingplan.errors import NotFound
 from servingplan.kube import Resource
 from servingplan.model.world import FlavorQuota
-from servingplan.observe.queues import discovered, quota_of, seen_cluster_queue, seen_flavor, seen_local_queue
+from servingplan.observe.queues import (
+    discovered,
+    quota_of,
+    seen_cluster_queue,
+    seen_cohort,
+    seen_flavor,
+    seen_local_queue,
+)
 
 
-def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3", stop="None"):
+def cluster_queue(*, name="all", cohort=None, borrowing=None, nominal="8", reserved="3", stop="None", reclaim=None):
     resource = {"name": "nvidia.com/gpu", "nominalQuota": nominal}
     if borrowing is not None:
         resource["borrowingLimit"] = borrowing
@@ -20,8 +27,10 @@ def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3", sto
     spec["stopPolicy"] = stop
     if cohort is not None:
         spec["cohortName"] = cohort
+    if reclaim is not None:
+        spec["preemption"] = {"reclaimWithinCohort": reclaim}
     status = {"flavorsReservation": [{"name": "l40s", "resources": [{"name": "nvidia.com/gpu", "total": reserved}]}]}
-    return seen_cluster_queue({"metadata": {"name": "all"}, "spec": spec, "status": status})
+    return seen_cluster_queue({"metadata": {"name": name}, "spec": spec, "status": status})
 
 
 def local_queue(**more):
@@ -45,14 +54,33 @@ def test_a_queue_has_the_quota_of_its_cluster_queue():
     [
         ({}, 8),
         ({"borrowing": "4"}, 8),
-        ({"cohort": "c", "borrowing": "4"}, 12),
-        ({"cohort": "c"}, None),
+        ({"cohort": "c", "borrowing": "1"}, 9),
+        ({"cohort": "c", "borrowing": "4"}, 11),
+        ({"cohort": "c"}, 11),
+        ({"cohort": "d"}, 8),
         ({"nominal": "2k"}, 2000),
         ({"nominal": "what"}, 0),
     ],
 )
-def test_it_borrows_in_a_cohort_alone_and_no_more_than_its_limit(more, most):
-    assert cluster_queue(**more).quotas[0].most == most
+def test_it_borrows_what_its_cohort_leaves_and_no_more_than_its_limit(more, most):
+    other = cluster_queue(name="other", cohort="c", nominal="4", reserved="1")
+    assert [item.most for item in quota_of([FLAVOR, cluster_queue(**more), other, LOCAL], "llm", "team-a")] == [most]
+
+
+@pytest.mark.parametrize(("reclaim", "most"), [(None, 4), ("Never", 4), ("LowerPriority", 4), ("Any", 8)])
+def test_what_others_borrowed_is_its_own_only_if_it_takes_that_back(reclaim, most):
+    mine = cluster_queue(cohort="c", reclaim=reclaim)
+    other = cluster_queue(name="other", cohort="c", nominal="0", reserved="4")
+    assert [item.most for item in quota_of([FLAVOR, mine, other, LOCAL], "llm", "team-a")] == [most]
+
+
+def test_quota_of_the_cohorts_above_it_counts():
+    resource = {"name": "nvidia.com/gpu", "nominalQuota": "5", "borrowingLimit": "1"}
+    groups = [{"coveredResources": ["nvidia.com/gpu"], "flavors": [{"name": "l40s", "resources": [resource]}]}]
+    team = seen_cohort({"metadata": {"name": "team"}, "spec": {"parentName": "firm", "resourceGroups": groups}})
+    lender = cluster_queue(name="other", cohort="firm", nominal="4", reserved="0")
+    seen = [FLAVOR, cluster_queue(cohort="team"), lender, team, LOCAL]
+    assert [item.most for item in quota_of(seen, "llm", "team-a")] == [8 + 5 + 1]
 
 
 @pytest.mark.parametrize("policy", ["Hold", "HoldAndDrain"])
