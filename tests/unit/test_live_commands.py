@@ -22,8 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def live(monkeypatch):
     """Makes a settled operator and lets the commands reach its cluster."""
 
-    def make(spec=None, **more):
+    def make(spec=None, *, closed=(), **more):
         driver = operator(spec or plan(), **more)
+        for name in closed:
+            driver.cluster.pools[name].max_nodes = 0
         driver.settle()
         monkeypatch.setattr(Kube, "connect", classmethod(lambda cls, **_: driver.cluster.api))
         monkeypatch.setitem(Reader.__init__.__kwdefaults__, "clock", lambda: driver.cluster.time)
@@ -271,6 +273,24 @@ def test_explain_live_has_the_steps_and_what_waits(waiting):
     assert "1. l40s grows from 1 to 2 nodes" in text
     assert "1. l40s grows from 1 to 4 nodes" in text
     assert "4.00 to 8.00 $/h" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "price", "why"),
+    [
+        ({"minLifetime": "0s", "minGain": "0.1"}, "7.6", "it is better by 5.0%, less than spec.change.minGain (10.0%)"),
+        ({"minLifetime": "30m"}, "2", "spec.change.minLifetime keeps the plan in force for "),
+    ],
+)
+def test_explain_says_what_holds_back_a_cheaper_plan(live, change, price, why):
+    pools = [sized(price="4"), sized("a100", price=price)]
+    driver = live(plan(model(), pools=pools, change=change), closed=("a100",))
+    assert json.loads(run("explain", "--live", "chat", "-o", "json").stdout)["kept"] is None
+    driver.cluster.pools["a100"].max_nodes = None
+    driver.act()
+    assert why in json.loads(run("explain", "--live", "chat", "-o", "json").stdout)["kept"]
+    text = " ".join(run("explain", "--live", "chat").stdout.split())
+    assert f"the best plan does not replace it yet: {why}" in text
 
 
 def test_explain_names_the_pages_of_what_is_amiss(live, tmp_path):

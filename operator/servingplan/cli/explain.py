@@ -47,17 +47,22 @@ def explain(
     for finding in situation.row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
     found = explain_plan(situation, deadline_seconds=deadline)
-    steps = proposed = None
+    steps = proposed = kept = None
     if live is not None:
         from servingplan.answering import solve_with
         from servingplan.decide.decide import decide
+        from servingplan.decide.keep_or_move import SAME_SERVICE, staying
         from servingplan.decide.proposal import proposal
         from servingplan.decide.transition import transition_in_force
+        from servingplan.decide.turn import Turn
 
         decision = decide(situation, solve_with())
         steps = transition_in_force(situation, decision)
         if decision.waiting is not None:
             proposed = proposal(situation, decision, decision.fleet, decision.waiting)
+        if found.question is not None and found.answer is not None and found.answer.status != "Infeasible":
+            stays = staying(Turn(situation), situation.spec, found.question, found.answer)
+            kept = stays.why if stays is not None and stays.gain > SAME_SERVICE else None
     known = (*cap_lines(pools), *lines(record.failed_shapes), *start_lines(pools))
     infeasible = found.answer is not None and found.answer.status == "Infeasible"
     pages = _pages(seen if live is not None else None, site, infeasible=infeasible)
@@ -69,6 +74,7 @@ def explain(
         if live is not None:
             data["transition"] = None if steps is None else steps.model_dump(mode="json")
             data["proposal"] = None if proposed is None else proposed.model_dump(mode="json")
+            data["kept"] = kept
         if found.question is not None and found.answer is not None:
             data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
             data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
@@ -78,6 +84,8 @@ def explain(
 
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
+        if kept is not None:
+            in_force = f"{in_force}; the best plan does not replace it yet: {kept}"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
         if steps is not None:
             console().print(steps_view(steps))

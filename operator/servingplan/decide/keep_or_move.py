@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -119,25 +119,40 @@ def serves_less(fleet: Fleet, other: Fleet) -> bool:
     return False
 
 
-def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
-    """Whether the running plan still holds and the new one is not worth moving to. After an edit of the spec the answer is
-    no."""
-    record = turn.record
+class Staying(NamedTuple):
+    """That the plan in force stays although another one could take its place."""
+
+    gain: float
+    """By which part the other is better; 0 or less if it is not."""
+    why: str
+    """What keeps the plan in force, for people."""
+    due_in_seconds: float | None = None
+    """When the other may replace it; None: not while the question stays the same."""
+
+
+def staying(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> Staying | None:
+    """Why the running plan, which still holds, is not replaced by the new one; None if it is replaced, as after each edit of
+    the spec."""
+    record, change = turn.record, spec.change
     if record.fleet is None or record.generation != turn.world.plan.generation:
-        return False
+        return None
     running = running_answer(record, question)
-    if running is None:
-        return False
-    if _serves_another_class(question, running, answer):
-        return False
-    if _gain(question, running, answer) < float(spec.change.min_gain):
-        return True
+    if running is None or _serves_another_class(question, running, answer):
+        return None
+    gain = _gain(question, running, answer)
+    if gain < float(change.min_gain):
+        return Staying(
+            gain, f"it is better by {gain:.1%}, less than spec.change.minGain ({float(change.min_gain):.1%})"
+        )
     if _missing_made_up_for(question, running, answer) > 0:
-        return False  # requests that are turned away do not wait for the plan to grow old
-    left = max(_lifetime_left(turn, spec), _payback_left(turn, answer))
-    if left > 0:
-        turn.plan_is_due_in = left
-    return left > 0
+        return None  # requests that are turned away do not wait for the plan to grow old
+    young, payback = _lifetime_left(turn, spec), _payback_left(turn, answer)
+    if max(young, payback) <= 0:
+        return None
+    if young >= payback:
+        return Staying(gain, f"spec.change.minLifetime keeps the plan in force for {young:.0f} s more", young)
+    start = f"its replicas cost {answer.startup_dollars:.2f} $ while they start"
+    return Staying(gain, f"{start}, so the plan in force is kept for {payback:.0f} s more", payback)
 
 
 def running_answer(record: PlanRecord, question: Question) -> Answer | None:

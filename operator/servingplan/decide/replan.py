@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.keep_or_move import (
     HURRIED,
-    keep_incumbent,
     must_hurry,
     running_answer,
     same_replicas,
     serves_less,
     solved,
+    staying,
     why_moved,
 )
 from servingplan.decide.turn import Solve, Turn
@@ -212,8 +212,10 @@ def _planned(
             since=record.since,
             spec=world.plan.spec,
         ), False
-    if keep_incumbent(turn, spec, posed.question, answer):
+    stays = staying(turn, spec, posed.question, answer)
+    if stays is not None:
         # While the incumbent is only too young to go, the question stays open.
+        turn.plan_is_due_in = turn.plan_is_due_in if stays.due_in_seconds is None else stays.due_in_seconds
         closed = {} if turn.plan_is_due_in is not None else {"question": answered}
         return record.model_copy(update={**closed, **_NOTHING_WAITS}), False
     adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
