@@ -103,6 +103,7 @@ class OperatorProcess:
         self._server = server
         self._arguments = arguments
         self._values = values
+        self._environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
@@ -111,6 +112,12 @@ class OperatorProcess:
         kubeconfig = service_account.write_kubeconfig(
             self._cluster.kubeconfig, NAMESPACE, account, self._log.with_suffix(".kubeconfig"), server=self._server
         )
+        self._environment = {**environment(objects), "KUBECONFIG": str(kubeconfig)}
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the process anew, after it has ended, with what is installed."""
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
                 [
@@ -124,12 +131,11 @@ class OperatorProcess:
                     "",
                     *self._arguments,
                 ],
-                env={**os.environ, **environment(objects), "KUBECONFIG": str(kubeconfig)},
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

@@ -16,7 +16,8 @@ import kopf
 
 from servingplan import health
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
-from servingplan.kube import Api, Kube
+from servingplan.errors import ApiError, NotFound
+from servingplan.kube import PLANS, Api, Kube
 from servingplan.lease import Keeper, Lease
 from servingplan.loop import Alarm, Loop, MakeTurns, UnderWay
 from servingplan.metrics.exporter import Exporter
@@ -34,6 +35,13 @@ log = logging.getLogger("servingplan")
 
 MOST_THREADS = 256
 """Largest number of threads for turns. A turn holds one thread while it reads, waits for an answer in haste, or writes."""
+
+LOOK_SECONDS = 2.0
+"""The time between two looks for the definition of plans."""
+MISSING = (
+    "the API server knows no LLMServingPlan; this waits until somebody applies the definition (crds/ of the release)"
+)
+GONE = "the API server knows no LLMServingPlan any more; a new start waits for the definition"
 
 TurnsOf = Callable[[Api, Reader, Solvers, Callable[[str, str], None]], MakeTurns]
 """Makes the turns of plans. The last argument wakes a plan; any thread may call it."""
@@ -198,8 +206,12 @@ def run(settings: Settings, turns_of: TurnsOf) -> None:
         keeper = _keeper(settings, api)
         try:
             ended = _listen()
-            if keeper is None or _won(keeper, ended):
+            if (keeper is None or _won(keeper, ended)) and _defined(api, ended):
                 _lead(settings, operator, ended)
+        except Exception as error:
+            if _is_defined(api):
+                raise
+            raise SystemExit(GONE) from error
         finally:
             if keeper is not None:
                 keeper.stop()
@@ -253,6 +265,31 @@ def _pass_on(ended: threading.Event, loop: asyncio.AbstractEventLoop, looks: int
         signal.raise_signal(signal.SIGTERM)
     if looks:
         loop.call_later(0.2, _pass_on, ended, loop, looks - 1)
+
+
+def _defined(api: Kube, ended: threading.Event) -> bool:
+    """Wait until the API server knows plans, since kopf looks for their definition only once. False if a signal comes first."""
+    told = False
+    while not ended.is_set():
+        if _is_defined(api):
+            return True
+        if not told:
+            log.warning(MISSING)
+            told = True
+        ended.wait(LOOK_SECONDS)
+    return False
+
+
+def _is_defined(api: Kube) -> bool:
+    """Whether the API server knows plans; True if it cannot be asked, since whoever asks next says why."""
+    api.forget(PLANS)
+    try:
+        api.discover(PLANS.api_version, PLANS.kind)
+    except NotFound:
+        return False
+    except ApiError:
+        return True
+    return True
 
 
 def _won(keeper: Keeper, ended: threading.Event) -> bool:
