@@ -32,7 +32,7 @@ def measure(quick: bool) -> Section:
         here.each(lambda number: _hold(here, *holders[int(number)]), map(str, range(foreign)))
         before = here.resident_mebibytes()[0]
         started = time.monotonic()
-        here.api.create(PLANS, _plan(node_count, ours), namespace=NAMESPACE)
+        here.api.create(PLANS, plan(node_count, ours), namespace=NAMESPACE)
         wait(lambda: _is_ready(here), 600)
         ready = time.monotonic() - started
         replicas = sum(1 for _ in here.api.list(PODS, namespace=NAMESPACE))
@@ -91,7 +91,7 @@ def _turns(here: Ground) -> list[float]:
     return [float(text) for text in re.findall(r"turn of ([0-9.]+) s", here.log.read_text())]
 
 
-def _plan(node_count: int, replicas: int) -> Json:
+def plan(node_count: int, replicas: int) -> Json:
     classes = [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": str(20 * replicas)}]
     return {
         "apiVersion": "servingplan.dev/v1alpha1",
@@ -106,6 +106,7 @@ def _plan(node_count: int, replicas: int) -> Json:
                     "gpu": "A100-SXM4-80GB",
                     "gpusPerNode": 4,
                     "dollarsPerNodeHour": "10",
+                    "maxNodes": node_count,
                     "nodeSelector": {POOL_LABEL: "a100"},
                 }
             ],

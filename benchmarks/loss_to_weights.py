@@ -51,7 +51,7 @@ def measure(quick: bool) -> Section:
             here.nodes(pool, 1, nodes.A100)
         here.namespace(NAMESPACE)
         watches = {resource: here.watch(resource) for resource in (PODS, NODES, CONFIG_MAPS)}
-        here.api.create(PLANS, _plan(), namespace=NAMESPACE)
+        here.api.create(PLANS, plan(), namespace=NAMESPACE)
         _whole(watches[CONFIG_MAPS])
         time.sleep(2)
         rows = _rows(_lose(here, watches, losses), "")
@@ -103,7 +103,7 @@ def _searches(here: Ground) -> Iterator[None]:
         here.nodes(pool, SEARCHED_NODES)
     names = [f"{SEARCHING}-{number}" for number in range(SEARCHED_PLANS)]
     for name in names:
-        here.api.create(PLANS, _searched(name, "1"), namespace=SEARCHING)
+        here.api.create(PLANS, searched_plan(name, "1"), namespace=SEARCHING)
     ended = threading.Event()
 
     def edit() -> None:
@@ -112,7 +112,7 @@ def _searches(here: Ground) -> Iterator[None]:
                 return
             name, rate = names[number % len(names)], f"{1 + number % 97 / 1000:.3f}"
             here.api.merge(
-                PLANS, name, {"spec": _searched(name, rate)["spec"]}, namespace=SEARCHING, manager="benchmark"
+                PLANS, name, {"spec": searched_plan(name, rate)["spec"]}, namespace=SEARCHING, manager="benchmark"
             )
 
     editor = threading.Thread(target=edit, daemon=True)
@@ -123,7 +123,7 @@ def _searches(here: Ground) -> Iterator[None]:
     editor.join()
 
 
-def _searched(name: str, factor: str) -> Json:
+def searched_plan(name: str, factor: str) -> Json:
     """A plan that is only shown, so that it needs none of the nodes that it may use."""
     models = [
         {
@@ -140,7 +140,10 @@ def _searched(name: str, factor: str) -> Json:
         }
         for model in SEARCHED_MODELS
     ]
-    pools = [{"name": name, **pool, "nodeSelector": {POOL_LABEL: name}} for name, pool in SEARCHED_POOLS.items()]
+    pools = [
+        {"name": name, **pool, "maxNodes": SEARCHED_NODES, "nodeSelector": {POOL_LABEL: name}}
+        for name, pool in SEARCHED_POOLS.items()
+    ]
     return {
         "apiVersion": "servingplan.dev/v1alpha1",
         "kind": "LLMServingPlan",
@@ -155,8 +158,8 @@ def _searched(name: str, factor: str) -> Json:
     }
 
 
-def _plan() -> Json:
-    """A model whose replicas fill a node, so that each of the four is a Deployment of its own."""
+def plan() -> Json:
+    """More demand for a model than four nodes serve, and replicas that fill a node, so that each is a Deployment of its own."""
     pool: dict[str, Any] = {"gpu": "A100-SXM4-80GB", "gpusPerNode": 4, "dollarsPerNodeHour": "1", "maxNodes": 1}
     card = {
         "parameters": 120 * 10**9,
@@ -166,14 +169,15 @@ def _plan() -> Json:
         "kvHeads": 4,
         "headDim": 128,
     }
-    classes = [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": "100"}]
+    variants = [{"name": "bf16", "source": "hf://example/large"}]
+    classes = [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": "100000"}]
     return {
         "apiVersion": "servingplan.dev/v1alpha1",
         "kind": "LLMServingPlan",
         "metadata": {"name": PLAN, "namespace": NAMESPACE},
         "spec": {
             "budget": {"dollarsPerHour": "10"},
-            "models": [{"name": "large", "card": card, "classes": classes}],
+            "models": [{"name": "large", "card": card, "variants": variants, "classes": classes}],
             "nodePools": [{**pool, "name": name, "nodeSelector": {POOL_LABEL: name}} for name in POOLS],
             # A node that comes back is planned for at once: the next loss waits for it.
             "change": {"drainSeconds": 0, "minGain": "0", "minLifetime": "0s"},

@@ -83,16 +83,17 @@ def measured(share: float, *, seconds: float) -> Section:
 
 
 def _apply(here: Ground, numbers: range) -> None:
-    here.each(lambda number: here.api.create(PLANS, _plan(number), namespace=NAMESPACE), map(str, numbers))
+    here.each(lambda number: here.api.create(PLANS, plan(number), namespace=NAMESPACE), map(str, numbers))
 
 
-def _plan(number: str) -> Json:
+def plan(number: str) -> Json:
     classes = [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": "1"}]
     pool = {
         "name": "l40s",
         "gpu": "L40S",
         "gpusPerNode": 4,
         "dollarsPerNodeHour": "4",
+        "maxNodes": 1,
         "nodeSelector": {POOL_LABEL: f"p{number}"},
     }
     return {

@@ -5,6 +5,10 @@ import importlib
 import pytest
 
 from benchmarks.report import Row, Section, page, percentile, spread
+from servingplan.cli.imagine import imagined_world
+from servingplan.planning.question import pose
+from servingplan.planning.situation import Situation
+from servingplan.solve import solve
 
 MODULES = [
     "apply_to_weights",
@@ -28,6 +32,26 @@ def test_every_benchmark_can_be_run_alone(name):
 def test_running_all_runs_every_one_of_them():
     whole = importlib.import_module("benchmarks.__main__").ALL
     assert sorted(module.__name__ for module in whole) == [f"benchmarks.{name}" for name in MODULES]
+
+
+def served(manifest):
+    """The requests/s that a plan is planned to serve, and the nodes that it uses, by pool."""
+    situation = Situation(imagined_world(manifest))
+    assert [*situation.spec_errors, *situation.pool_errors] == []
+    posed, errors = pose(spec=situation.spec, pools=situation.pools, incumbent=None)
+    assert not errors
+    answer = solve(posed.question, method="anytime", deadline_seconds=5)
+    return sum(sum(rates.values()) for rates in answer.rates.values()), answer.nodes
+
+
+def test_the_plans_of_benchmarks_serve():
+    losses = importlib.import_module("benchmarks.loss_to_weights")
+    assert served(losses.plan())[1] == dict.fromkeys(losses.POOLS, 1)  # or there is nothing to lose
+    assert served(losses.searched_plan("searched", "1"))[0] == pytest.approx(
+        len(losses.SEARCHED_MODELS) * sum(rate for _, _, rate in losses.SEARCHED_CLASSES)
+    )
+    assert served(importlib.import_module("benchmarks.many_plans").plan("1"))[0] == pytest.approx(1)
+    assert served(importlib.import_module("benchmarks.large_cluster").plan(5, 2))[0] == pytest.approx(40)
 
 
 def test_the_page_says_for_each_figure_whether_the_goal_is_met():
