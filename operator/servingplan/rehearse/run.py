@@ -1,9 +1,9 @@
 """A trace through the fleet that the operator keeps: nodes are lost, pools refuse, and its own turns answer.
 
-The requests go the way that the routing document says which the operator wrote last, to the pods that are ready and listed by
-then. What they cost in rates is what the operator measures: their arrivals, counted by class every ten seconds. Its turns come
-when something ends in the cluster (a boot, a start, a stop), when an event happens, when it wants to be woken, and every ten
-seconds. They take no time, and a lost node is seen at once.
+Requests go by the routing document that the operator wrote last, to the pods that are ready and listed by then. The operator
+measures their arrivals, which are counted by class every ten seconds. It takes a turn when something ends in the cluster (a
+boot, a start, a stop), when an event happens, when it wants to be woken, and every ten seconds. A turn takes no time, and a lost
+node is seen at once.
 """
 
 from __future__ import annotations
