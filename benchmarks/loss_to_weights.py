@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ NAMESPACE, PLAN = "losses", "chat"
 KEY = (NAMESPACE, f"{PLAN}-routing")
 SEARCHING = "searching"
 SEARCHED_PLANS = 12
-SEARCH_SECONDS = 5
-EDIT_SECONDS = 0.5
+SEARCH_SECONDS = 60
+EDIT_SECONDS = 5.0
 """The time between two edits, each of another plan. Plans are edited faster than they are searched, so searches never stop."""
 SEARCHED_POOLS = {
     "h100": {"gpu": "H100-SXM-80GB", "gpusPerNode": 8, "dollarsPerNodeHour": "24"},
@@ -55,7 +56,7 @@ def measure(quick: bool) -> Section:
         _whole(watches[CONFIG_MAPS])
         time.sleep(2)
         rows = _rows(_lose(here, watches, losses), "")
-        with _searches(here):
+        with _searches(here) as searching:
             begun, used = time.monotonic(), here.processor_seconds_with_searches()
             rows += _rows(_lose(here, watches, losses), f", while {SEARCHED_PLANS} plans are searched")
             share = (here.processor_seconds_with_searches() - used) / (time.monotonic() - begun)
@@ -64,8 +65,9 @@ def measure(quick: bool) -> Section:
         "Four pools with one replica each. From the moment at which a watch shows the loss (pod gone or on its way out, node "
         "NotReady) to the moment at which a watch shows routing without weight on it; both watches in one process. Then "
         f"the same while {SEARCHED_PLANS} other plans of {len(SEARCHED_MODELS)} models on {len(SEARCHED_POOLS)} pools are "
-        f"edited by turns, one each {EDIT_SECONDS:g} s, and each search may take {SEARCH_SECONDS} s; the operator and its "
-        f"searches used {share:.2f} of a core.",
+        f"edited by turns, one each {EDIT_SECONDS:g} s, and each search may take {SEARCH_SECONDS} s. In the mean "
+        f"{statistics.mean(searching):.1f} plans were searched or waited for it. The operator and its searches used "
+        f"{share:.2f} of a core.",
         tuple(rows),
     )
 
@@ -96,8 +98,9 @@ def _rows(found: dict[str, list[float]], when: str) -> list[Row]:
 
 
 @contextmanager
-def _searches(here: Ground) -> Iterator[None]:
-    """Other plans, whose questions change faster than they are answered."""
+def _searches(here: Ground) -> Iterator[list[int]]:
+    """Other plans, whose questions change faster than they are answered; how many wait for an answer, looked at before each
+    edit."""
     here.namespace(SEARCHING)
     for pool in SEARCHED_POOLS:
         here.nodes(pool, SEARCHED_NODES)
@@ -105,11 +108,13 @@ def _searches(here: Ground) -> Iterator[None]:
     for name in names:
         here.api.create(PLANS, searched_plan(name, "1"), namespace=SEARCHING)
     ended = threading.Event()
+    searching: list[int] = []
 
     def edit() -> None:
         for number in count():
             if ended.wait(EDIT_SECONDS):
                 return
+            searching.append(sum(map(_is_searched, here.api.list(PLANS, namespace=SEARCHING))))
             name, rate = names[number % len(names)], f"{1 + number % 97 / 1000:.3f}"
             here.api.merge(
                 PLANS, name, {"spec": searched_plan(name, rate)["spec"]}, namespace=SEARCHING, manager="benchmark"
@@ -117,10 +122,15 @@ def _searches(here: Ground) -> Iterator[None]:
 
     editor = threading.Thread(target=edit, daemon=True)
     editor.start()
-    time.sleep(2 * SEARCH_SECONDS)
-    yield
+    time.sleep(4 * EDIT_SECONDS)
+    yield searching
     ended.set()
     editor.join()
+
+
+def _is_searched(plan: Json) -> bool:
+    conditions = (plan.get("status") or {}).get("conditions") or ()
+    return any(item["reason"] == "Searching" for item in conditions)
 
 
 def searched_plan(name: str, factor: str) -> Json:
