@@ -163,6 +163,8 @@ def searched_plan(name: str, factor: str) -> Json:
             "mode": "Preview",
             "models": models,
             "nodePools": pools,
+            # Without this the search is over in two seconds.
+            "resilience": {"survive": [{"event": "AnyNode"}]},
             "solver": {"deadlineSeconds": SEARCH_SECONDS},
         },
     }

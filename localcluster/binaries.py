@@ -246,7 +246,11 @@ def main() -> int:
     try:
         needed = [tool for tool in TOOLS if not all(on_path(tool, name) for name in tool.programs.values())]
         if not all(_is_complete(_folder(tool)) for tool in needed):
-            print("building the local cluster from source, once: 8 to 12 minutes on two cores", file=sys.stderr, flush=True)
+            print(
+                "building the local cluster from source, once: 8 to 12 minutes on two cores",
+                file=sys.stderr,
+                flush=True,
+            )
         for tool in TOOLS:
             where = build(tool) if tool in needed else "on the path"
             print(f"{tool.name}: {where}")
