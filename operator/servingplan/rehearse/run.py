@@ -2,8 +2,8 @@
 
 Requests go by the routing document that the operator wrote last, to the pods that are ready and listed by then. The operator
 measures their arrivals, which are counted by class every ten seconds. It takes a turn when something ends in the cluster (a
-boot, a start, a stop), when an event happens, when it wants to be woken, and every ten seconds. A turn takes no time, and a lost
-node is seen at once.
+boot, a start, a stop), when an event happens, when it wants to be woken, and every ten seconds. A turn takes no time, and a
+lost node is seen at once.
 """
 
 from __future__ import annotations
