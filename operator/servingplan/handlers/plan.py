@@ -63,6 +63,8 @@ class Operator:
             changed=self._tell,
         )
         self.under_way = UnderWay()
+        self.waits_for_definition = False
+        """Whether the API server knows no plans yet."""
 
     def open(self) -> None:
         """Start taking turns; call it in the event loop."""
@@ -122,6 +124,8 @@ class Operator:
 
     def not_ready(self) -> str | None:
         """The reason why the process is not ready, or None. Leader and standby both must have read the cluster."""
+        if self.waits_for_definition:
+            return MISSING
         return None if self.state.settled else "the cluster was not read yet"
 
 
@@ -206,7 +210,7 @@ def run(settings: Settings, turns_of: TurnsOf) -> None:
         keeper = _keeper(settings, api)
         try:
             ended = _listen()
-            if (keeper is None or _won(keeper, ended)) and _defined(api, ended):
+            if (keeper is None or _won(keeper, ended)) and _defined(operator, api, ended):
                 _lead(settings, operator, ended)
         except Exception as error:
             if _is_defined(api):
@@ -267,15 +271,15 @@ def _pass_on(ended: threading.Event, loop: asyncio.AbstractEventLoop, looks: int
         loop.call_later(0.2, _pass_on, ended, loop, looks - 1)
 
 
-def _defined(api: Kube, ended: threading.Event) -> bool:
+def _defined(operator: Operator, api: Kube, ended: threading.Event) -> bool:
     """Wait until the API server knows plans, since kopf looks for their definition only once. False if a signal comes first."""
-    told = False
     while not ended.is_set():
         if _is_defined(api):
+            operator.waits_for_definition = False
             return True
-        if not told:
+        if not operator.waits_for_definition:
             log.warning(MISSING)
-            told = True
+        operator.waits_for_definition = True
         ended.wait(LOOK_SECONDS)
     return False
 
