@@ -75,8 +75,9 @@ class Ground:
         return _processor_seconds(self.operator.process.pid)
 
     def processor_seconds_with_searches(self) -> float:
-        """The processor time that the operator and the processes of its searches have used."""
-        return sum(map(_processor_seconds, self.processes()))
+        """The processor time that the operator and the processes of its searches have used, those that ended included."""
+        running = sum(map(_processor_seconds, self.processes()))
+        return running + _processor_seconds(self.operator.process.pid, of_ended_children=True)
 
     def processes(self) -> list[int]:
         """The operator and its children."""
@@ -204,9 +205,14 @@ def _found(api: Kube, plural: str, namespace: str) -> bool:
     return True
 
 
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def _processor_seconds(pid: int, *, of_ended_children: bool = False) -> float:
+    """The processor time of a process; 0 if it has ended by now."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    user, system = (13, 14) if of_ended_children else (11, 12)
+    return (int(fields[user]) + int(fields[system])) / 100
 
 
 def _epoch(text: str) -> float:
