@@ -1,4 +1,4 @@
-"""From the apply of a plan to its Deployments and weights: two models, three pools, nodes already there."""
+"""The time from the apply of a plan to its Deployments and weights: two models, three pools, nodes already there."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Counted:
             known.append((end, float(TICK_SECONDS), float(counts[name])))
 
     def seen(self, _: object) -> SeenDemand | None:
-        """For a turn."""
+        """The arrivals that a turn reads."""
         arrivals = (Arrivals(model=MODEL, name=name, intervals=tuple(known)) for name, known in self.intervals.items())
         classes = tuple(item for item in arrivals if item.intervals)
         return SeenDemand(signal="envoy", metrics=("requests",), classes=classes)

@@ -28,7 +28,7 @@ AFTER_A_LOSS_SECONDS = 0.08
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many processes that take what the cores give."""
+    """Run so many processes, each of which takes all of a core that it gets, until the block ends."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield

@@ -55,7 +55,7 @@ class Case:
         full = estimate(**replica, **lengths, settings=few, ttft_seconds=None, tpot_seconds=None)
         assert isinstance(full, Estimate)
         self.full = full
-        """With all slots taken."""
+        """The estimate with all slots taken."""
         self._pace = Pace(**replica, settings=settings)
 
     def saturated_rate(self) -> float:
@@ -65,7 +65,7 @@ class Case:
         return 6 * batch / (ends[9 * batch] - ends[3 * batch])
 
     def engine(self) -> Engine:
-        """With the most that the plan lets run together as its limit."""
+        """An engine that runs as many sequences together as the plan lets it."""
         return Engine(self._pace, max_num_seqs=self.full.batch, max_num_batched_tokens=CONTEXT)
 
     def under_poisson(self, rate: float, requests: int) -> list[Sequence]:

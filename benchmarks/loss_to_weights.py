@@ -1,4 +1,4 @@
-"""From a loss that the API shows to routing without it, hundreds of times: at rest, and while other plans are searched."""
+"""How long it takes from a loss that the API shows to routing without it: at rest, and while other plans are searched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEARCHED_POOLS = {
     "a100": {"gpu": "A100-SXM4-80GB", "gpusPerNode": 4, "dollarsPerNodeHour": "7.1"},
 }
 SEARCHED_NODES = 8
-"""Of each pool."""
+"""The nodes of each pool."""
 SEARCHED_MODELS = (
     "llama-3.1-8b",
     "llama-3.1-70b",

@@ -25,7 +25,7 @@ NAMESPACE, STRANGERS = "plans", "strangers"
 
 
 def measure(quick: bool) -> Section:
-    """As large as the goals ask for, or a twentieth of it."""
+    """The section of the page, as large as the goals ask for, or a twentieth of it."""
     return measured(0.05 if quick else 1.0, seconds=15 if quick else 120)
 
 

@@ -28,7 +28,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """For the last column."""
+        """The text of the last column."""
         return "" if self.met is None else "met" if self.met else "not met"
 
 

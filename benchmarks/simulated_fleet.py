@@ -136,7 +136,10 @@ def by_class(
     admission: bool = True,
     seed: int = 1,
 ) -> Route:
-    """As our Envoy does by ``routing.json``: admission and weights per class, then the fewest in flight of the Service."""
+    """A route that does what our Envoy does by ``routing.json``.
+
+    That is admission and weights per class, then the replica of the Service with the fewest requests in flight.
+    """
     chance = random.Random(seed)
     services: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:

@@ -122,7 +122,7 @@ def _pinned(tool_name: str) -> list[tuple[str, str]]:
 
 
 def module_folder(tool_name: str, module: str) -> Path:
-    """Where Go keeps the source of ``module`` as pinned by a tool (its CRDs and example stages live there)."""
+    """The folder in which Go keeps the source of ``module`` as pinned by a tool; its CRDs and example stages are there."""
     asked = ["list", "-m", "-f", "{{.Dir}}", module]
     out = _go(asked, TOOLS_FOLDER / tool_name).strip()
     if not out:  # nothing was built from it yet

@@ -16,7 +16,7 @@ ALLOWED_NAMESPACES_ANNOTATION = "servingplan.dev/allowed-namespaces"
 NODE_CLASS = "default"
 ON_DEMAND, SPOT = "on-demand", "spot"
 _SPOT_PRICE = 0.4
-"""Of the price on demand."""
+"""The part of the price on demand that a Spot node costs."""
 
 
 def instance_types(node_types: Sequence[NodeType]) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def _is_hook(item: dict[str, Any]) -> bool:
 
 
 def _as_of_helm(item: dict[str, Any]) -> dict[str, Any]:
-    """With the annotations by which Helm knows the objects of a release; the chart gives the label ``managed-by``."""
+    """The object with the annotations by which Helm knows those of a release; the chart gives the label ``managed-by``."""
     metadata = item["metadata"]
     release = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE}
     return {**item, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **release}}}

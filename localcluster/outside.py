@@ -33,7 +33,7 @@ class OutsideController(ABC):
     """The controller as a child process. It ends with the block, and the kinds that it serves go."""
 
     tool: str
-    """Of ``localcluster/tools``, and the name of its program."""
+    """The name of its folder in ``localcluster/tools``, and of its program."""
     title: str
     """What people call it."""
     api_version: str

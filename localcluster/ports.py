@@ -14,7 +14,7 @@ _FIRST_PORTS = range(20_000, 30_000, 200)
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
-    """So many ports that nobody listens on, all different. Raises ``OSError`` if this process has so many no more."""
+    """``count`` different ports that nobody listens on. Raises ``OSError`` if this process has not so many left."""
     found: list[int] = []
     for _ in range(_FIRST_PORTS.step):
         if len(found) == count:

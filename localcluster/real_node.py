@@ -44,7 +44,7 @@ def missing() -> str:
 
 
 class RealNode:
-    """For the length of a block; start it from the main thread. Raises ``NotToBeHadError`` where a program is missing."""
+    """A real node that lives as long as its block; start it from the main thread. Raises ``NotToBeHadError`` where a program is missing."""
 
     def __init__(
         self,

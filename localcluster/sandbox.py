@@ -59,14 +59,14 @@ def missing() -> str:
 
 
 class Sandbox:
-    """For the length of a block. ``folder`` is shared with it: same files, same path."""
+    """A sandbox that lives as long as its block. ``folder`` is shared with it: same files, same path."""
 
     def __init__(self, folder: Path, hostname: str) -> None:
         self._folder, self._hostname = folder, hostname
         self._cgroups: list[Path] = []
         self._outer: subprocess.Popen[str] | None = None
         self.pid = 0
-        """Of its first process, as seen from outside."""
+        """The process id of its first process, as seen from outside."""
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)

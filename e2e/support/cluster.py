@@ -42,9 +42,9 @@ class Cluster:
     kubeconfig: Path
     client: kubernetes.client.ApiClient
     certificate: Certificate | None = None
-    """For a proxy in front of the API server."""
+    """The certificate that a proxy in front of the API server uses."""
     has_karpenter: bool = False
-    """With its KWOK provider."""
+    """Whether Karpenter runs with its KWOK provider."""
     has_kwok: bool = False
     sell: Callable[..., None] | None = None
     """Tells Karpenter's market what is sold out and what is held (``ControlPlane.sell``); None: this market cannot be told."""

@@ -76,7 +76,7 @@ class SharedBudget:
         self._holder: object = None
         self._arrivals = itertools.count()
         self._came: dict[object, int] = {}
-        """In which order the plans came that have not decided since."""
+        """The number at which each plan came that has not decided since; they decide in this order."""
         self._waiting: dict[object, asyncio.Future[None]] = {}
 
     async def take(self, plan: object, seconds: float) -> bool:

@@ -67,7 +67,7 @@ class Run:
     ends: tuple[float, ...]
     """Seconds from arrival to answer at `PERCENTILES`"""
     worked: Mapping[str, float] = field(default_factory=dict)
-    """By shape: the time in which its busiest engine worked, over the time that the plan counts on for all requests"""
+    """The time in which the busiest engine of each shape worked, over the time that the plan counts on for all requests."""
 
 
 class Rented:

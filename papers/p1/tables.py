@@ -35,9 +35,9 @@ GAP = 1e-3
 PROVED_IN_SECONDS = 1.0
 """The planner's goal for a cell of the grid."""
 DEADLINE_SECONDS = 60.0
-"""Of one solve that is expected to end long before."""
+"""The time limit of one solve, which is expected to end long before."""
 BUDGET_SHARE = 0.75
-"""Of figure 9's stock: what part of renting it all the budget pays. Not printed; 1 would leave nothing to choose."""
+"""The part of renting all of figure 9's stock that the budget pays. Not printed; 1 would leave nothing to choose."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "questions" / "p1-worked-example.json"
 
 

@@ -39,7 +39,7 @@ class Relaxation:
     use: Floats
     """[f]: w of the last master, or its mean over the steps before there is one; a primal guess"""
     price: Floats
-    """Where the bound was reached"""
+    """The prices at which the bound was reached."""
 
     def only(self, kept: Indices) -> "Relaxation":
         """What is known of fewer facilities."""

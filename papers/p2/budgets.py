@@ -25,7 +25,7 @@ class Scenario:
     budget: float
     """delta, $ a day"""
     penalty_factor: float
-    """On phi of MEDIA"""
+    """What phi of MEDIA is multiplied by."""
     printed: tuple[tuple[str, str, str], tuple[str, str, str]]
 
 

@@ -43,7 +43,7 @@ class Run:
 
     @property
     def plans(self) -> tuple[Plan, Plan, Plan]:
-        """Of GH, AGH and ours."""
+        """The plans of GH, of AGH and of ours."""
         return self.greedy.result.plan(), self.adaptive.result.plan(), self.ours.result.plan
 
 

@@ -19,7 +19,7 @@ from servingplan.solve.solver.program import Column, Limits, Program, Term
 CORES, CORE_NODES = (14, 40), 200
 """The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
 CORE_SHARE = 0.7
-"""Of the time that is left, what one of these tries may take."""
+"""The part of the time that is left that one of these tries may take."""
 LARGEST_REST = 8000
 """More routes than this are not handed to the exact part: building and one relaxation alone would pass a few seconds."""
 FIRST_GAP = 0.02

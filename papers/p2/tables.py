@@ -21,7 +21,7 @@ from servingplan.solve.solver import program as milp
 PAPER = "P2"
 BEGIN, END = marks(PAPER)
 BASE_SIZE = (6, 6, 10)
-"""Of the tables on one size: the paper's base case [T]"""
+"""The size of the tables on one size: the paper's base case [T]."""
 
 
 def report(runs: list[Run], options: argparse.Namespace) -> str:

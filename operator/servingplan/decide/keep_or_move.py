@@ -123,7 +123,7 @@ class Staying(NamedTuple):
     """That the plan in force stays although another one could take its place."""
 
     gain: float
-    """By which part the other is better; 0 or less if it is not."""
+    """The part by which the other is better; 0 or less if it is not."""
     why: str
     """What keeps the plan in force, for people."""
     due_in_seconds: float | None = None

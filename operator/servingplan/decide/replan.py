@@ -54,7 +54,7 @@ type _Question = tuple[tuple[Posed, tuple[InputError, ...]], tuple[dict[str, str
 _last_asked = Kept[str, tuple[object, _Question]](256)
 """The last question by uid of the plan, with what it rests on."""
 _last_names = Kept[tuple[str, str], tuple[tuple[object, ...], str]](16384)
-"""By uid of the plan and key of the shape: what the name of a Deployment rests on, and the name."""
+"""The name of a Deployment and what it rests on, by uid of the plan and key of the shape."""
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
 
 

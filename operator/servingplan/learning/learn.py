@@ -359,5 +359,5 @@ def _look(
 
 
 def _rounded(value: float) -> float:
-    """With four digits, since more are not significant."""
+    """The value with four digits, since more are not significant."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""From the page's content to its figures. Every number that is drawn also stands in a table of the page."""
+"""Makes the page's figures from its content. Every number that is drawn also stands in a table of the page."""
 
 from __future__ import annotations
 
