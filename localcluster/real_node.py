@@ -44,7 +44,10 @@ def missing() -> str:
 
 
 class RealNode:
-    """A real node that lives as long as its block; start it from the main thread. Raises ``NotToBeHadError`` where a program is missing."""
+    """A real node that lives as long as its block. Start it from the main thread.
+
+    Raises ``NotToBeHadError`` where a program is missing.
+    """
 
     def __init__(
         self,

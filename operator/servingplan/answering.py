@@ -85,8 +85,11 @@ class Answers:
         self._search = None
 
     def _is_overtaken(self, search: _Search, spec: PlanSpec) -> bool:
-        """Whether haste is called for as another question takes the place of a search: the spec is the same, so the cluster or
-        the demand changed, or edits have kept the plan waiting for longer than one search takes."""
+        """Whether an answer is needed in haste when another question takes the place of a search.
+
+        It is if the spec is the same, since then the cluster or the demand changed. It is also if edits have kept the plan
+        waiting for longer than one search takes.
+        """
         waited = self._clock() - search.since
         return search.generation == self.generation or (
             not search.ended.is_set() and waited > float(spec.solver.deadline_seconds)

@@ -237,8 +237,10 @@ class Solvers:
 
 
 def shared_processes(cores: int, container_bytes: int | None) -> int:
-    """The number of processes for searches that are not urgent: one for each core but one, at least one, and no more than have
-    the memory for usual searches beside the operator and the three other processes."""
+    """The number of processes for searches that are not urgent: one for each core but one, at least one.
+
+    No more are started than have memory for usual searches beside the operator and the three other processes.
+    """
     if container_bytes is not None:
         cores = min(cores, (container_bytes - OPERATOR_BYTES) // USUAL_BYTES - 2)
     return max(1, cores - 1)

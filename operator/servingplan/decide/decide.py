@@ -191,8 +191,11 @@ def _learned(turn: Turn) -> dict[str, LearnedKind]:
 
 
 def _keeps_the_plan(turn: Turn) -> bool:
-    """Whether nothing new is planned and nothing may grow although the spec is right: a needed source could not be read, or
-    the budget keeps nothing of the plan in force, which is announced first."""
+    """Whether nothing new is planned and nothing may grow although the spec is right.
+
+    This is so if a needed source could not be read, or if the budget keeps nothing of the plan in force, which is announced
+    first.
+    """
     unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
     if unread or must_wait(turn):
         return True

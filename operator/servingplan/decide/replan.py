@@ -293,10 +293,12 @@ def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
 def _fall_back(
     turn: Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
 ) -> tuple[PlanRecord, bool]:
-    """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget and than what the floors
-    cost, which is paid anyway: then the best plan for that much without survival takes over, so that spend falls. Nothing may
-    grow meanwhile, so a plan that needs nodes which are not there, or serves less than what is left within the budget of the
-    plan in force, is not taken."""
+    """The record where floors or survival cannot hold, and whether nothing may grow.
+
+    What runs stays, unless it costs more than the budget and more than the floors, which are paid anyway. Then the best plan
+    for that much, without survival, takes over, so that spend falls. Nothing may grow meanwhile. So a plan is not taken if it
+    needs nodes that are not there, or if it serves less than what the budget leaves of the plan in force.
+    """
     record, pools, question = turn.record, turn.pools, posed.question
     assert question is not None
     floors = math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)

@@ -198,8 +198,11 @@ class ModelCard(BaseModel):
         return (self.parameters - self.active_parameters) / (self.experts - self.experts_per_token) * self.experts
 
     def kv_copies(self, tensor_parallel: int) -> float:
-        """How often a token's KV cache is held in a tensor-parallel group: where GPUs outnumber the KV heads, heads are
-        held by several; the latent of multi-head latent attention, which all heads share, by every GPU."""
+        """How often a token's KV cache is held in a tensor-parallel group.
+
+        If there are more GPUs than KV heads, several GPUs hold the same head. Every GPU holds the latent of multi-head latent
+        attention, which all heads share.
+        """
         return max(1.0, tensor_parallel if self.kv_lora_rank is not None else tensor_parallel / self.kv_heads)
 
     def kv_bytes_per_token(self, kv_bytes_per_element: float = WIDE_BYTES) -> float:

@@ -89,8 +89,11 @@ def start_limits(fleet: Fleet, spec: PlanSpec) -> dict[str, int]:
 
 
 def start_limit_seconds(declared: int | None, weight_bytes: float, learned_seconds: float | None) -> int:
-    """How long a new replica may take to start: as the spec says, else the time for its weights at the assumed rate and for
-    everything else, and at least ``MARGIN`` times the longest start that was seen."""
+    """The time that a new replica may take to start, in seconds.
+
+    The spec states it; else it is the time to load the weights at the assumed rate and to do everything else, and at least
+    ``MARGIN`` times the longest start that was seen.
+    """
     if declared is not None:
         return declared
     least = max(FIXED_SECONDS + weight_bytes / LOADING_BYTES_PER_SECOND, MARGIN * (learned_seconds or 0.0))

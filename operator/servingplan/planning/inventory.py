@@ -214,9 +214,11 @@ def _is_ours(pod: Pod, world: Observation) -> bool:
 def _price_of(
     pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
 ) -> float | None:
-    """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
-    have it for all of its GPUs, else as whoever makes the nodes estimates it; None where nobody said, or the owner's cannot be
-    read."""
+    """The price of a node in $/h; None if nobody stated one, or if the owner's cannot be read.
+
+    The first of these counts: what the owner of the pool's object wrote, what the plan states, the installation's prices for
+    all GPUs of the node, the estimate of whoever makes the nodes.
+    """
     if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
         text = found.dollars_per_node_hour.strip()
         return float(text) if _DOLLARS.fullmatch(text) else None
@@ -270,8 +272,11 @@ def _product_of(pool: NodePool, node: Node, world: Observation, catalogue: Catal
 
 
 def product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
-    """What the labels of nodes call their GPU: a share of one, else the first that the catalogue knows, else the first there
-    is; types of instances that the catalogue does not know, and vendors, name none."""
+    """The name that the labels of nodes give their GPU; None if they give none.
+
+    A share of a GPU comes first, then the first name that the catalogue knows, then the first there is. Vendors, and types of
+    instances that the catalogue does not know, are no names of GPUs.
+    """
     said = [labels[label] for label in PRODUCT_LABELS if label in labels]
     named = [name for name in said if name != labels.get(INSTANCE_TYPE) and name not in _VENDORS]
     shares = (name for name in named if is_share(name))

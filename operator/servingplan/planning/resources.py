@@ -21,8 +21,11 @@ _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], catalogue: Catalogue) -> str:
-    """The name of the resource by which the pool's GPUs are requested: the given one; else the one of the card's vendor, if
-    the catalogue knows the card; else the one that the nodes have, if it is only one."""
+    """The name of the resource by which the pool's GPUs are requested.
+
+    It is the given one, else the one of the card's vendor if the catalogue knows the card, else the one that the nodes have if
+    it is only one.
+    """
     if pool.resource_name is not None:
         return pool.resource_name
     vendor = vendor_of(gpu, catalogue)

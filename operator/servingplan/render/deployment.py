@@ -229,8 +229,10 @@ def _environment(group: Group | None, *, worker: bool, cached: bool, restricted:
 
 
 def _take_no_requests(template: Json) -> None:
-    """Make the engine of a template a worker's: requests and questions about health go to its leader alone, whatever the
-    user's template adds to them; that it runs is all that can be known of it."""
+    """Make the engine of a template a worker's, which has no port and no probes, whatever the user's template adds.
+
+    Requests and probes go to its leader alone. All that can be known of a worker is that it runs.
+    """
     engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
     for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
         engine.pop(key, None)

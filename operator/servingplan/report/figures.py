@@ -318,8 +318,11 @@ def latency(page: Content) -> Figure:
 
 
 def latency_rows(page: Content) -> list[dict[str, Any]]:
-    """One row for TTFT and one for TPOT of each class: the limit; the worst predicted percentile over the replicas that
-    serve it, with the mean there and the band around it; and the simulated percentiles."""
+    """One row for TTFT and one for TPOT of each class.
+
+    A row has the limit, the worst predicted percentile over the replicas that serve the class with the mean there and the band
+    around it, and the simulated percentiles.
+    """
     simulated = {}
     if page["replay"]:
         simulated = {f"{item['model']}/{item['name']}": item for item in page["replay"]["fleets"][0]["classes"]}

@@ -57,9 +57,10 @@ def that_can_exist(fleet: Fleet, missing: Mapping[str, int]) -> Fleet:
 
 
 def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
-    """Nodes that the pool should have now: those of the plan, and, while replicas that still serve run where planned
-    ones belong, as many more as their successors need to come first; never above the user's cap.
+    """The number of nodes that the pool should have now, never above the user's cap.
 
+    These are the nodes of the plan. While replicas that still serve run where planned ones belong, as many more are added as
+    their successors need to come first.
     Nodes that take nobody any more are replaced: they count beside those of the plan until their successors are there, and
     as long as replicas serve on them. One that is being taken away asks for none: whoever takes it also replaces it.
     """

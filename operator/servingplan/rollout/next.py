@@ -178,10 +178,12 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 
 
 def lost_pods(world: Observation, closed: Collection[str] = ()) -> frozenset[str]:
-    """Uids of our pods that run on, or are tied to, a node that is gone, and of those that are tied to one on which the
-    scheduler puts nobody any more, or nobody yet (``closed``: the names of such nodes). The cluster takes a minute or more to
-    collect them, or never does; until then they would hold the place of their successors. A group is lost with any of its
-    pods."""
+    """The uids of our pods that are lost: they run on, or are tied to, a node that is gone, or are tied to a node that takes
+    nobody.
+
+    ``closed`` are the names of nodes on which the scheduler puts nobody yet. The cluster takes a minute or more to collect lost
+    pods, or never does. Until then they would hold the place of their successors. A group is lost with any of its pods.
+    """
     nodes = {node.name: node for node in world.nodes}
     taking = {node.name for node in world.nodes if node.usable and node.name not in closed}
     return frozenset(

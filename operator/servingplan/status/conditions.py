@@ -96,8 +96,11 @@ def conditions(
 
 
 def _generations(decision: Decision) -> dict[str, int]:
-    """Generations of the spec that conditions are about, where this is not the last one: while a plan for that waits, is
-    sought or cannot be had, what is said of the plan in force is said of the spec that it was made for."""
+    """The generation of the spec that each condition is about, where this is not the last one.
+
+    While a plan for the last spec waits, is searched or cannot be had, conditions of the plan in force are about the spec that
+    it was made for.
+    """
     if decision.fleet is None:
         return {}
     told = {finding.condition for finding in decision.findings if not finding.holds}
