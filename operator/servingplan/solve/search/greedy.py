@@ -14,11 +14,8 @@ from servingplan.solve.solver.effort import Effort
 
 
 def first_plan(instance: Instance, effort: Effort) -> Plan | None:
-    """The best plan that is found at once; None if none keeps every promise.
-
-    Candidates are the empty plan, what is still allowed of the running fleet and of the plan to begin with, and two greedy
-    covers.
-    """
+    """The best plan that is found at once: of nothing, of what is still allowed of the running fleet or of the plan to begin
+    with, or one of two greedy covers. None if none of them keeps every promise."""
     targets = instance.reachable_targets
     begun = [effort.start.get(shape.name, 0) for shape in instance.shapes]
     running = running_plan(instance, targets) or _left_of(instance, instance.running_copies(), targets)

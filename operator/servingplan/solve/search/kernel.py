@@ -25,11 +25,8 @@ class Kernel:
     def near(
         cls, instance: Instance, relaxation: Relaxation, plan: Plan | None, chosen: Collection[int], *, size: int
     ) -> "Kernel":
-        """The kernel of the shapes in use and of the other shapes with the least reduced costs.
-
-        In use are shapes that were chosen before or that the relaxation, the plan or the running fleet use. The kernel has up
-        to `size` shapes, or half as many again as are in use.
-        """
+        """The kernel of the shapes in use and of those with the least reduced costs: up to `size`, or half as many again as
+        are in use. In use is what was chosen before, or what the relaxation, the plan or the running fleet use."""
         used = set(chosen) | {c for c, amount in enumerate(relaxation.copies) if amount > TOLD}
         used |= {c for c, count in enumerate(instance.running_copies()) if count}
         used |= set(plan.used) if plan else set()
