@@ -63,7 +63,7 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/contract tests/browser e2e --ignore e2e/real
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract tests/browser e2e --ignore e2e/real
 	$(RUN)/pytest -q e2e/real
 
 .PHONY: newest lowest
