@@ -23,7 +23,7 @@ SEARCHING = "searching"
 SEARCHED_PLANS = 12
 SEARCH_SECONDS = 60
 EDIT_SECONDS = 5.0
-"""The time between two edits, each of another plan. Plans are edited faster than they are searched, so searches never stop."""
+"""The time between two edits, each of another plan. They share few processes, so searches never stop."""
 SEARCHED_POOLS = {
     "h100": {"gpu": "H100-SXM-80GB", "gpusPerNode": 8, "dollarsPerNodeHour": "24"},
     "l40s": {"gpu": "L40S", "gpusPerNode": 8, "dollarsPerNodeHour": "7.2"},
@@ -123,9 +123,12 @@ def _searches(here: Ground) -> Iterator[list[int]]:
     editor = threading.Thread(target=edit, daemon=True)
     editor.start()
     time.sleep(4 * EDIT_SECONDS)
-    yield searching
-    ended.set()
-    editor.join()
+    searching.clear()
+    try:
+        yield searching
+    finally:
+        ended.set()
+        editor.join()
 
 
 def _is_searched(plan: Json) -> bool:

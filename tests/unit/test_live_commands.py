@@ -278,7 +278,7 @@ def test_explain_live_has_the_steps_and_what_waits(waiting):
 @pytest.mark.parametrize(
     ("change", "price", "why"),
     [
-        ({"minLifetime": "0s", "minGain": "0.1"}, "7.6", "it is better by 5.0%, less than spec.change.minGain (10.0%)"),
+        ({"minLifetime": "0s", "minGain": "0.1"}, "7.6", "it gains 5 %, less than spec.change.minGain (10 %)"),
         ({"minLifetime": "30m"}, "2", "spec.change.minLifetime keeps the plan in force for "),
     ],
 )

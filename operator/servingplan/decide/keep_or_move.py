@@ -141,18 +141,21 @@ def staying(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> S
         return None
     gain = _gain(question, running, answer)
     if gain < float(change.min_gain):
-        return Staying(
-            gain, f"it is better by {gain:.1%}, less than spec.change.minGain ({float(change.min_gain):.1%})"
-        )
+        least = 100 * float(change.min_gain)
+        return Staying(gain, f"it gains {100 * gain:.3g} %, less than spec.change.minGain ({least:.3g} %)")
     if _missing_made_up_for(question, running, answer) > 0:
         return None  # requests that are turned away do not wait for the plan to grow old
     young, payback = _lifetime_left(turn, spec), _payback_left(turn, answer)
     if max(young, payback) <= 0:
         return None
     if young >= payback:
-        return Staying(gain, f"spec.change.minLifetime keeps the plan in force for {young:.0f} s more", young)
+        return Staying(gain, f"spec.change.minLifetime keeps the plan in force for {_minutes(young)} more", young)
     start = f"its replicas cost {answer.startup_dollars:.2f} $ while they start"
-    return Staying(gain, f"{start}, so the plan in force is kept for {payback:.0f} s more", payback)
+    return Staying(gain, f"{start}, so the plan in force is kept for {_minutes(payback)} more", payback)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{math.ceil(seconds / 60)} min"
 
 
 def running_answer(record: PlanRecord, question: Question) -> Answer | None:

@@ -215,6 +215,7 @@ def run(settings: Settings, turns_of: TurnsOf) -> None:
         except Exception as error:
             if _is_defined(api):
                 raise
+            log.error("the operator ended", exc_info=error)
             raise SystemExit(GONE) from error
         finally:
             if keeper is not None:

@@ -1,9 +1,9 @@
 """The GPUs that a queue of Kueue's may still take of one resource in one flavor, if it shares quota with others in a cohort.
 
 Cohorts form trees, with ClusterQueues as leaves. A member has the quota of its own and of all below it. What its
-``lendingLimit`` keeps from its parent is its *guaranteed* part; the rest is in the parent's hands. What a member uses beyond
-its guaranteed part, it uses of its parent. This is the arithmetic by which Kueue itself admits (kueue: pkg/cache,
-``resource_node.go``, functions ``available`` and ``accumulateFromChild``).
+``lendingLimit`` keeps from its parent is its *guaranteed* part; others may use the rest. What a member uses beyond its
+guaranteed part counts as use of its parent. Kueue itself admits by this arithmetic (kueue: pkg/cache/scheduler,
+``resource_node.go``, functions ``available``, ``localQuota`` and ``accumulateFromChild``).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class _Tally(NamedTuple):
     guaranteed: int
 
 
-def available(queue: Member, queues: Iterable[Member], cohorts: Iterable[Member]) -> int:
+def available(queue: Member, queues: Iterable[Member], cohorts: Iterable[Member]) -> int | None:
     """The GPUs that a queue may take beside what it uses. Negative where more is used than there is.
 
     ``queues`` and ``cohorts`` are all that are known. A cohort without an object has no quota of its own and no limits. Kueue
-    admits nobody in a cohort that is below itself: 0 there.
+    admits nobody in a cohort that is below itself: None there.
     """
     named = {item.name: item for item in cohorts}
     above: list[Member] = []
     name = queue.cohort
     while name is not None:
         if any(item.name == name for item in above):
-            return 0
+            return None
         above.append(named.get(name, Member(name, None)))
         name = above[-1].cohort
     below: dict[str, list[Member]] = defaultdict(list)

@@ -27,7 +27,7 @@ class SeenLocalQueue(NamedTuple):
     name: str
     cluster_queue: str
     stopped: bool = False
-    """It admits nobody (``stopPolicy``)."""
+    """It admits nobody."""
 
 
 class SeenFlavor(NamedTuple):
@@ -83,11 +83,14 @@ def seen_local_queue(item: Json) -> SeenLocalQueue:
     """The facts of a LocalQueue."""
     metadata = item["metadata"]
     spec = item.get("spec", {})
-    return SeenLocalQueue(metadata["namespace"], metadata["name"], str(spec.get("clusterQueue", "")), _stopped(spec))
+    return SeenLocalQueue(metadata["namespace"], metadata["name"], str(spec.get("clusterQueue", "")), _stopped(item))
 
 
-def _stopped(spec: Mapping[str, Any]) -> bool:
-    return spec.get("stopPolicy") not in (None, "None")
+def _stopped(item: Json) -> bool:
+    """Whether a queue admits nobody: somebody stopped it, or Kueue calls it inactive, as where a flavor of it is missing."""
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    inactive = any(entry.get("type") == "Active" and entry.get("status") == "False" for entry in conditions)
+    return inactive or item.get("spec", {}).get("stopPolicy") not in (None, "None")
 
 
 def seen_flavor(item: Json) -> SeenFlavor:
@@ -106,7 +109,7 @@ def seen_cluster_queue(item: Json) -> SeenClusterQueue:
     name, cohort = item["metadata"]["name"], spec.get("cohortName") or spec.get("cohort") or None
     reclaims = (spec.get("preemption") or {}).get("reclaimWithinCohort") == "Any"
     quotas = _quotas(name, cohort, spec, reserved)
-    return SeenClusterQueue(name, quotas, cohort, _stopped(spec), reclaims)
+    return SeenClusterQueue(name, quotas, cohort, _stopped(item), reclaims)
 
 
 def seen_cohort(item: Json) -> SeenCohort:
@@ -173,11 +176,17 @@ def quota_of(seen: Iterable[SeenQueue], namespace: str, queue: str) -> tuple[Fla
 
 
 def _most(queue: SeenClusterQueue, of: tuple[str, str], items: Iterable[SeenQueue]) -> int:
-    """GPUs that a queue may hold of a flavor and resource: what it holds, and what it and its cohort have left."""
+    """GPUs that a queue may hold of a flavor and resource: what it holds, and what it and its cohort have left.
+
+    What it holds stays its own where quota was cut or others hold too much, since Kueue takes nothing away then.
+    """
     quota = queue.quotas[of]
     queues, cohorts = (
         [item.quotas.get(of, Member(item.name, item.cohort)) for item in items if isinstance(item, kind)]
         for kind in (SeenClusterQueue, SeenCohort)
     )
-    most = max(0, quota.used + available(quota, queues, cohorts))
+    left = available(quota, queues, cohorts)
+    if left is None:
+        return quota.used
+    most = quota.used + max(0, left)
     return max(most, quota.nominal) if queue.reclaims else most

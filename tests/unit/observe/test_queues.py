@@ -59,7 +59,8 @@ def test_a_queue_has_the_quota_of_its_cluster_queue():
         ({"cohort": "c"}, 11),
         ({"cohort": "d"}, 8),
         ({"nominal": "2k"}, 2000),
-        ({"nominal": "what"}, 0),
+        ({"nominal": "1"}, 3),
+        ({"nominal": "what"}, 3),
     ],
 )
 def test_it_borrows_what_its_cohort_leaves_and_no_more_than_its_limit(more, most):
@@ -72,6 +73,31 @@ def test_what_others_borrowed_is_its_own_only_if_it_takes_that_back(reclaim, mos
     mine = cluster_queue(cohort="c", reclaim=reclaim)
     other = cluster_queue(name="other", cohort="c", nominal="0", reserved="4")
     assert [item.most for item in quota_of([FLAVOR, mine, other, LOCAL], "llm", "team-a")] == [most]
+
+
+def test_what_it_holds_stays_its_own_where_others_hold_too_much():
+    mine = cluster_queue(cohort="c", nominal="4", reserved="4")
+    other = cluster_queue(name="other", cohort="c", nominal="4", reserved="8")
+    assert [item.most for item in quota_of([FLAVOR, mine, other, LOCAL], "llm", "team-a")] == [4]
+
+
+def test_in_a_cohort_that_is_below_itself_nobody_gets_more():
+    circle = seen_cohort({"metadata": {"name": "c"}, "spec": {"parentName": "c"}})
+    mine = cluster_queue(cohort="c", reclaim="Any")
+    assert [item.most for item in quota_of([FLAVOR, mine, circle, LOCAL], "llm", "team-a")] == [3]
+
+
+@pytest.mark.parametrize(("active", "most"), [("True", 8), ("Unknown", 8), ("False", 3)])
+def test_a_queue_that_kueue_calls_inactive_has_no_more_than_it_holds(active, most):
+    conditions = [{"type": "Active", "status": active}]
+    local = seen_local_queue(
+        {
+            "metadata": {"namespace": "llm", "name": "team-a"},
+            "spec": {"clusterQueue": "all"},
+            "status": {"conditions": conditions},
+        }
+    )
+    assert [item.most for item in quota_of([FLAVOR, cluster_queue(), local], "llm", "team-a")] == [most]
 
 
 def test_quota_of_the_cohorts_above_it_counts():
