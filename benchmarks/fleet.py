@@ -29,11 +29,12 @@ from benchmarks.simulated_fleet import (
     share_in_time,
     spec_of,
 )
-from papers.p1.instance import DOLLARS_PER_HOUR, LENGTHS, MIXES, PARTS, STOCK
+from papers.p1.instance import DOLLARS_PER_HOUR, PARTS, STOCK
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
 from servingplan.planning.situation import Situation
+from servingplan.replay.mixes import LENGTHS, MIXES
 from servingplan.routing.document import routing_document
 
 SEED = 20261121

@@ -13,6 +13,7 @@ from servingplan.model.engine import EngineSettings
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, divisible_shapes, estimate
+from servingplan.replay.mixes import LENGTHS, MIXES
 
 DOLLARS_PER_HOUR = {
     "RTX4090": 0.53, "A40": 0.55, "A6000": 0.83, "L40": 0.83, "A100-SXM-80GB": 1.75, "H100-SXM-80GB": 2.99,
@@ -22,12 +23,6 @@ STOCK = {
     1: (16, 12, 8, 12, 6, 8), 2: (32, 8, 16, 16, 7, 12), 3: (32, 16, 8, 8, 32, 8), 4: (24, 24, 24, 16, 4, 8),
 }  # fmt: skip
 """GPUs by type, in the order of the prices, in each of the four availability snapshots (table 4)."""
-LENGTHS = tuple((tokens_in, tokens_out) for tokens_in in (2455, 496, 824) for tokens_out in (18, 253, 510))
-"""Input and output tokens of the nine workload types (figure 4)."""
-MIXES = {
-    "T1": (33, 7, 8, 7, 27, 6, 6, 3, 3), "T2": (22, 5, 5, 21, 5, 5, 19, 6, 12), "T3": (4, 1, 4, 3, 20, 27, 1, 25, 15),
-}  # fmt: skip
-"""Per cent of requests by workload type (table 5)."""
 BUDGETS_DOLLARS_PER_HOUR = (15.0, 30.0, 60.0)
 PARTS: Mapping[str, Mapping[str, float]] = {
     "70B": {"Llama-3.1-70B": 1.0},

@@ -22,20 +22,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
-from papers.p1.instance import (
-    LENGTHS,
-    MIXES,
-    PARTS,
-    SETTINGS,
-    Cell,
-    homogeneous_question,
-    question_of,
-    shape_named,
-)
+from papers.p1.instance import PARTS, SETTINGS, Cell, homogeneous_question, question_of, shape_named
 from papers.p1.printed import BASELINES
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
 from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.replay.mixes import LENGTHS, MIXES
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
 from servingplan.solve import solve

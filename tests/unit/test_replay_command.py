@@ -122,7 +122,40 @@ def test_an_autoscaler_without_a_sensible_rule_or_with_events_is_refused(plan, t
     events.write_text(LINES)
     both = run(plan, "--trace", trace, "--against", "autoscaler", "--events", events)
     assert both.exit_code != 0
-    assert "is not replayed with --events" in both.stderr
+    assert "is not replayed with events of pools" in both.stderr
+
+
+def test_surges_and_launches_go_with_generated_requests_also_beside_an_autoscaler(plan, trace, tmp_path):
+    events = tmp_path / "events.yaml"
+    events.write_text("- {at: 20, event: Surge, factor: 3, seconds: 20}\n")
+    wrong = run(plan, "--trace", trace, "--events", events)
+    assert wrong.exit_code != 0
+    assert "--events: Surge: changes generated requests, not those of a log" in wrong.stderr
+    plain, surged = (
+        json.loads(run(plan, "--generate", 60, "--burstiness", 0, *more, "-o", "json").stdout)
+        for more in ((), ("--events", events, "--against", "autoscaler"))
+    )
+    own, scaled = surged["fleets"]
+    assert own["events"][0] == "20 s: requests to all models x 3"
+    assert own["arrived"] == scaled["arrived"] == surged["trace"]["requests"]
+    assert own["arrived"] == pytest.approx(plain["fleets"][0]["arrived"] * 5 / 3, abs=3)
+
+
+def test_a_mix_goes_to_one_model_and_its_requests_find_their_classes(plan):
+    result = run(plan, "--generate", 60, "--mix", "T1", "--rate", 5, "-o", "json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data["trace"]["name"] == "generated, T1"
+    assert data["trace"]["requests"] == pytest.approx(300, rel=0.2)
+    assert sum(item["arrived"] for item in data["fleets"][0]["classes"]) == data["trace"]["requests"]
+    for arguments, words in (
+        (("--mix", "T9", "--generate", 5), "must be one of T1, T2, T3"),
+        (("--mix", "T1", "--generate", 5, "--model", "other"), "is none of the plan's models"),
+        (("--generate", 5, "--rate", 5), "goes with --trace or --mix"),
+    ):
+        refused = run(plan, *arguments)
+        assert refused.exit_code != 0
+        assert words in refused.stderr
 
 
 def test_other_fleets_are_found_from_scratch_also_where_a_plan_is_in_force(tmp_path):

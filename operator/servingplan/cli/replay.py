@@ -56,7 +56,11 @@ def replay(
     ] = None,
     events: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Nodes that are lost or slow and pools that refuse, as YAML or JSON."),
+        typer.Option(
+            metavar="FILE",
+            help="Nodes that are lost or slow and pools that refuse, as YAML or JSON; with --generate also requests that "
+            "surge or begin.",
+        ),
     ] = None,
     operator: Annotated[
         bool,
@@ -84,8 +88,20 @@ def replay(
     faster: Annotated[
         float, typer.Option(metavar="FACTOR", help="Multiply the rate of arrivals by this factor.")
     ] = 1.0,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --generate: the requests of a published mix to --model, in place of the plan's classes: T1, T2 or T3 "
+            "of Jiang et al. 2025.",
+        ),
+    ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Requests/s, in place of the times of the log.")
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="Requests/s, in place of the times of the log, or of a mix; a mix without it has the rate of its model.",
+        ),
     ] = None,
     burstiness: Annotated[
         float, typer.Option(metavar="CV", help="With --rate or --generate: 1 is Poisson, more is burstier (gamma).")
@@ -99,7 +115,9 @@ def replay(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Model of the plan that takes requests to models that the plan does not have."
+            metavar="NAME",
+            help="Model of the plan that takes requests to models that the plan does not have, and those of a mix; the first "
+            "model if it is not given.",
         ),
     ] = None,
     most: Annotated[
@@ -117,13 +135,17 @@ def replay(
     from servingplan.cli.imagine import imagined_world, with_profiles
     from servingplan.planning.situation import Situation
     from servingplan.replay.autoscale import rule_of
+    from servingplan.replay.events import DemandEvent
+    from servingplan.replay.mixes import MIXES
 
     if (trace is None) == (generate is None):
         fail("give either --trace FILE or --generate SECONDS")
     if faster <= 0:
         fail(f"--faster: {faster:g}: must be above 0")
-    if rate is not None and (rate <= 0 or generate is not None):
-        fail(f"--rate: {rate:g}: must be above 0, and goes with --trace")
+    if mix is not None and (generate is None or mix not in MIXES):
+        fail(f"--mix: {mix!r}: must be one of {', '.join(MIXES)}, and goes with --generate")
+    if rate is not None and (rate <= 0 or (generate is not None and mix is None)):
+        fail(f"--rate: {rate:g}: must be above 0, and goes with --trace or --mix")
     if operator and world is not None:
         fail("--operator: begins with the plan's own pools, not with a live cluster; leave out --world")
     manifest = read_plan(plan_file)
@@ -132,15 +154,23 @@ def replay(
     if situation.acting is None:
         fail("\n       ".join(map(str, situation.spec_errors)))
     rivals = _rivals(against)
-    if events is not None and any(rule_of(name) is not None for name in rivals):
-        fail("--against autoscaler: is not replayed with --events; leave out one of them")
+    happening = _events(events, situation)
+    surges = tuple(event for event in happening if isinstance(event, DemandEvent))
+    if len(surges) < len(happening) and any(rule_of(name) is not None for name in rivals):
+        fail("--against autoscaler: is not replayed with events of pools; leave out one of them")
+    if surges and generate is None:
+        fail(
+            f"--events: {surges[0].event}: changes generated requests, not those of a log; give --generate, or leave it out"
+        )
     if (rivals or operator) and trace == "-":
         option = "--against" if rivals else "--operator"
         fail(f"{option}: standard input can be read once; give the trace as a file")
     if generate is not None:
         from servingplan.replay.generate import Stream
 
-        source = _Source(situation, stream=Stream(generate, burstiness, day, length_variation, faster, seed))
+        stream = Stream(generate, burstiness, day, length_variation, faster, seed, surges)
+        mixture = None if mix is None else _mixture(situation, mix, model, rate)
+        source = _Source(situation, stream=stream, mixture=mixture)
     else:
         from servingplan.replay.generate import gaps
         from servingplan.replay.trace import Reading
@@ -154,7 +184,6 @@ def replay(
             return Reading(model, faster, most, strict, drawn)
 
         source = _Source(situation, log=trace, reading=reading)
-    happening = _events(events, situation)
     told, fleets = None, []
     times = (node_seconds, engine_seconds)
     for name in (PLAN, *([OPERATOR] if operator else []), *rivals):
@@ -202,17 +231,38 @@ def _rows(count: int, one: str, more: str) -> str:
 
 
 @dataclass(frozen=True)
+class _Mixture:
+    """A published mix, to one model."""
+
+    name: str
+    model: str
+    requests_per_second: float
+
+
+def _mixture(situation: Situation, mix: str, model: str | None, rate: float | None) -> _Mixture:
+    models = {item.name: item for item in situation.spec.models}
+    name = model or next(iter(models))
+    if name not in models:
+        fail(f"--model: {name!r}: is none of the plan's models; give one of {', '.join(models)}")
+    declared = sum(float(item.requests_per_second) for item in models[name].effective_classes)
+    if rate is None and declared == 0:
+        fail(f"--mix: {mix}: {name} has no rate in the plan; give --rate")
+    return _Mixture(mix, name, rate or declared)
+
+
+@dataclass(frozen=True)
 class _Source:
     """Where arrivals come from; each call of ``arrivals`` begins anew."""
 
     situation: Situation
     stream: Stream | None = None
+    mixture: _Mixture | None = None
     log: str | None = None
     reading: Callable[[], Reading] | None = None
 
     @property
     def name(self) -> str:
-        return self.log or "generated"
+        return self.log or (f"generated, {self.mixture.name}" if self.mixture else "generated")
 
     @contextmanager
     def arrivals(
@@ -220,12 +270,22 @@ class _Source:
     ) -> Iterator[tuple[Iterator[Arrival], Told, Callable[[int, float], None]]]:
         from itertools import islice
 
-        from servingplan.replay.generate import generated
-        from servingplan.replay.trace import Told, arrivals_of
+        from servingplan.replay.generate import generated, mixed
+        from servingplan.replay.mixes import MIXES
+        from servingplan.replay.trace import Reading, Told, arrivals_of
 
         spec = self.situation.spec
         if self.stream is not None:
-            told, seconds = Told("generated"), self.stream.seconds
+            told, seconds = Told(self.name), self.stream.seconds
+            if self.mixture is not None:
+                of = self.mixture
+                requests = mixed(MIXES[of.name], of.model, of.requests_per_second, self.stream)
+                found = arrivals_of(
+                    requests, spec, told, Reading(of.model, most_requests=most, origin=0.0), name=self.name
+                )
+                with progress_bar(title) as report:
+                    yield found, told, lambda _count, now: report(int(now), int(seconds))
+                return
 
             def counted(arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
                 for arrival in arrivals:
@@ -280,7 +340,7 @@ def _events(path: str | None, situation: Situation) -> tuple[Event, ...]:
                 items += [(number, json.loads(line))] if line.strip() else []
             except json.JSONDecodeError as error:
                 fail(f"{path} line {number}: neither YAML nor JSON: {error.msg}; give a list of events")
-    return events_of(items, {pool.name for pool in situation.spec.node_pools}, name=path)
+    return events_of(items, situation.spec, name=path)
 
 
 def _played(

@@ -33,7 +33,6 @@ CALM_SECONDS = 15.0
 MINUTE_SECONDS = 60.0
 MOST_MINUTES = 240
 """The most spans of the timeline. Beyond, every two become one."""
-WORDS = {"NodeLost": "a node of {} is lost", "Slow": "{} is slow", "Refused": "{} gives no more nodes"}
 
 
 @dataclass(frozen=True)
@@ -275,11 +274,11 @@ class Rehearsal(Replay):
     @override
     def _happen(self, event: Event, at: float) -> None:
         self._pass(at)
-        words = WORDS[event.event].format(event.pool)
         last = self.course.phases[-1]
         self._calm_since = None
-        self._enter("during", f"{last.event}; {words}" if last.name == "during" else words, at)
-        if event.seconds is not None and (event.event != "NodeLost" or event.pool not in self.stage.sized):
+        self._enter("during", f"{last.event}; {event.words}" if last.name == "during" else event.words, at)
+        replaced = event.event == "NodeLost" and event.pool in self.stage.sized
+        if event.seconds is not None and not replaced:
             self._eventful_until = max(self._eventful_until, at + event.seconds)
         super()._happen(event, at)
         self._react(at)

@@ -1,19 +1,21 @@
-"""Events during a replay: nodes that are lost, engines that are slow, pools that refuse."""
+"""Events during a replay: nodes that are lost, engines that are slow, pools that refuse, requests that surge or begin."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError, in_words
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Event(BaseModel):
-    """One event."""
+class PoolEvent(BaseModel):
+    """An event of a pool."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,14 +25,57 @@ class Event(BaseModel):
     """NodeLost: the first node of the pool that is up is lost, with its requests. Slow: all engines of the pool take
     ``factor`` times as long. Refused: the pool makes no nodes."""
     pool: str
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    seconds: Positive | None = None
     """The duration; None: to the end."""
-    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    factor: Positive = 2.0
     """How many times slower the engines are, for the event Slow."""
 
+    @property
+    def words(self) -> str:
+        """What happens."""
+        if self.event == "NodeLost":
+            return f"a node of {self.pool} is lost"
+        return f"{self.pool} is slow" if self.event == "Slow" else f"{self.pool} gives no more nodes"
 
-def events_of(items: Iterable[tuple[int, Any]], pools: Collection[str], *, name: str) -> tuple[Event, ...]:
-    """The events of a file, each given with its line.
+
+class DemandEvent(BaseModel):
+    """An event of generated arrivals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: Seconds
+    """The time, in seconds from the start of the arrivals."""
+    event: Literal["Surge", "Launch"]
+    """Surge: rates are ``factor`` times those of the plan. Launch: there is no request before, and rates rise evenly to
+    those of the plan."""
+    model: str | None = None
+    """The model; None: all. A launch is that of one model."""
+    request_class: Annotated[str | None, Field(alias="class")] = None
+    """The class of the model; None: all."""
+    seconds: Positive | None = None
+    """Surge: the duration; None: to the end. Launch: how long rates rise; None: they are there at once."""
+    factor: Positive = 2.0
+    """By how much rates change, for the event Surge."""
+
+    @property
+    def words(self) -> str:
+        """What happens."""
+        of = "/".join(name for name in (self.model, self.request_class) if name) or "all models"
+        return f"requests to {of} begin" if self.event == "Launch" else f"requests to {of} x {self.factor:g}"
+
+    def concerns(self, model: str, name: str) -> bool:
+        """Whether it changes the rate of a class."""
+        return self.model in (None, model) and self.request_class in (None, name)
+
+
+Event = PoolEvent | DemandEvent
+_KINDS: Mapping[str, type[PoolEvent] | type[DemandEvent]] = {
+    "NodeLost": PoolEvent, "Slow": PoolEvent, "Refused": PoolEvent, "Surge": DemandEvent, "Launch": DemandEvent,
+}  # fmt: skip
+
+
+def events_of(items: Iterable[tuple[int, Any]], spec: PlanSpec, *, name: str) -> tuple[Event, ...]:
+    """The events of a file for a plan, each given with its line.
 
     Raises:
         InputError: one makes no sense, or comes before the one above it; with its line, number and field.
@@ -38,18 +83,44 @@ def events_of(items: Iterable[tuple[int, Any]], pools: Collection[str], *, name:
     found: list[Event] = []
     for number, (line, item) in enumerate(items, start=1):
         where = f"{name} line {line}, event {number}"
+        kind = item.get("event") if isinstance(item, dict) else None
+        if isinstance(item, dict) and (not isinstance(kind, str) or kind not in _KINDS):
+            raise InputError(f"{where}: event", kind, f"must be one of {', '.join(_KINDS)}")
         try:
-            event = Event.model_validate(item)
+            event = _KINDS[kind or "NodeLost"].model_validate(item)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "event"
             raise InputError(f"{where}: {field}", first["input"], in_words(first)) from error
-        if event.pool not in pools:
-            known = ", ".join(sorted(pools))
-            raise InputError(f"{where}: pool", event.pool, f"is none of the plan's pools; give one of {known}")
+        if isinstance(event, PoolEvent):
+            _check_name(f"{where}: pool", event.pool, {pool.name for pool in spec.node_pools}, "the plan's pools")
+        else:
+            _check_demand(where, event, spec, found)
         if found and event.at < found[-1].at:
             raise InputError(
                 f"{where}: at", event.at, f"is before the event above it, at {found[-1].at:g}; sort them by time"
             )
         found.append(event)
     return tuple(found)
+
+
+def _check_demand(where: str, event: DemandEvent, spec: PlanSpec, before: Iterable[Event]) -> None:
+    classes = {model.name: {item.name for item in model.effective_classes} for model in spec.models}
+    if event.model is None:
+        if event.event == "Launch" or event.request_class is not None:
+            raise InputError(f"{where}: model", None, "is required; name the model")
+        return
+    _check_name(f"{where}: model", event.model, classes, "the plan's models")
+    if event.request_class is not None:
+        _check_name(f"{where}: class", event.request_class, classes[event.model], f"the classes of {event.model}")
+    if event.event == "Launch":
+        for other in before:
+            if isinstance(other, DemandEvent) and other.event == "Launch" and other.model == event.model:
+                mine, theirs = event.request_class, other.request_class
+                if mine is None or theirs is None or mine == theirs:
+                    raise InputError(f"{where}: model", event.model, "is launched above; leave one of the two out")
+
+
+def _check_name(field: str, value: str, known: Iterable[str], of: str) -> None:
+    if value not in (names := sorted(known)):
+        raise InputError(field, value, f"is none of {of}; give one of {', '.join(names)}")

@@ -1,8 +1,8 @@
-"""Arrivals without a log: each class by itself at its rate, with the shape of a day.
+"""Arrivals without a log: each class by itself at its rate, or a published mix, with the swing of a day, surges and launches.
 
 Gaps are drawn from a gamma distribution of unit mean whose coefficient of variation is given: 1 is a Poisson stream, more is
-burstier, 0 is regular. A day's shape stretches the clock: the stream runs on the integral of the rate
-``1 + amplitude sin(2 pi t / day)``, so that counts follow the rate and gaps keep their law.
+burstier, 0 is regular. Changes of the rate stretch the clock: the stream runs on the integral of the rate (``pattern``), so
+that counts follow the rate and gaps keep their law.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.classes.request import Request
 from servingplan.errors import InputError
+from servingplan.replay.events import DemandEvent
+from servingplan.replay.mixes import LENGTHS
+from servingplan.replay.pattern import Pattern
 from servingplan.replay.trace import Arrival
-
-DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Stream:
     faster: float = 1.0
     """Factor on all rates."""
     seed: int = 1
+    events: tuple[DemandEvent, ...] = ()
+    """Surges and launches."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -60,6 +64,19 @@ def generated(spec: PlanSpec, stream: Stream) -> Iterator[Arrival]:
     return heapq.merge(*streams)
 
 
+def mixed(percent: Sequence[float], model: str, requests_per_second: float, stream: Stream) -> Iterator[Request]:
+    """The requests of a mix (``mixes``) to one model, in order, from time 0. Their classes are still to be found.
+
+    Events of single classes of the model have no effect, since a mix has its own types of requests.
+    """
+    chance = random.Random(f"{stream.seed}/{model}")
+    events = [event for event in stream.events if event.model in (None, model) and event.request_class is None]
+    for at in _times(chance, requests_per_second, Pattern(stream.amplitude, events), stream):
+        prompt, output = chance.choices(LENGTHS, weights=percent)[0]
+        tokens_in, tokens_out = (_length(chance, mean, stream.length_variation) for mean in (prompt, output))
+        yield Request(tokens_in, tokens_out, max_tokens=tokens_out, at_seconds=at)
+
+
 def gaps(requests_per_second: float, burstiness: float, *, seed: int) -> Iterator[float]:
     """Seconds between arrivals, without end."""
     chance = random.Random(seed)
@@ -69,11 +86,17 @@ def gaps(requests_per_second: float, burstiness: float, *, seed: int) -> Iterato
 
 def _of_class(stream: Stream, model: str, name: str, rate: float, prompt: int, output: int) -> Iterator[Arrival]:
     chance = random.Random(f"{stream.seed}/{model}/{name}")
-    passed = _gap(chance, stream.burstiness) * chance.random()
-    rate *= stream.faster
-    while (at := _when(passed / rate, stream.amplitude)) < stream.seconds:
+    pattern = Pattern(stream.amplitude, [event for event in stream.events if event.concerns(model, name)])
+    for at in _times(chance, rate, pattern, stream):
         lengths = (_length(chance, mean, stream.length_variation) for mean in (prompt, output))
         yield Arrival(at, model, name, *lengths)
+
+
+def _times(chance: random.Random, rate: float, pattern: Pattern, stream: Stream) -> Iterator[float]:
+    passed = _gap(chance, stream.burstiness) * chance.random()
+    rate *= stream.faster
+    while (at := pattern.when(passed / rate)) < stream.seconds:
+        yield at
         passed += _gap(chance, stream.burstiness)
 
 
@@ -91,16 +114,3 @@ def _length(chance: random.Random, mean: int, variation: float) -> int:
         return mean
     square = math.log1p(variation**2)
     return max(1, round(mean * math.exp(chance.gauss(-square / 2, math.sqrt(square)))))
-
-
-def _when(even: float, amplitude: float) -> float:
-    """The time at which ``t + amplitude day (1 - cos(2 pi t / day)) / (2 pi)`` is ``even``; by bisection."""
-    if amplitude == 0:
-        return even
-    swing = amplitude * DAY_SECONDS / (2 * math.pi)
-    low, high = max(0.0, even - 2 * swing), even
-    for _ in range(60):
-        middle = (low + high) / 2
-        counted = middle + swing * (1 - math.cos(2 * math.pi * middle / DAY_SECONDS))
-        low, high = (middle, high) if counted < even else (low, middle)
-    return high

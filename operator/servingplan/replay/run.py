@@ -18,7 +18,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
-from servingplan.replay.events import Event
+from servingplan.replay.events import DemandEvent, Event
 from servingplan.replay.fleet import Replica, Shapes, replicas_of
 from servingplan.replay.gateway import Balancing, Gateway
 from servingplan.replay.sketch import Sketch
@@ -193,6 +193,9 @@ class Replay:
         heapq.heappush(self._due, (at, next(self._turn), action))
 
     def _happen(self, event: Event, at: float) -> None:
+        if isinstance(event, DemandEvent):
+            self._told.append(f"{at:g} s: {event.words}")  # the arrivals have it in them
+            return
         if event.event == "Slow":
             self._slow(event.pool, event.factor, at)
             self._told.append(f"{at:g} s: {event.pool} {event.factor:g} x slower")

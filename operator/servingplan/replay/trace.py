@@ -72,6 +72,8 @@ class Reading:
     """Raise at the first bad or late row instead of repairing it."""
     gaps: Iterator[float] | None = None
     """Seconds between arrivals, which replace the log's times."""
+    origin: float | None = None
+    """The time of the rows that counts as 0; None: that of the first arrival."""
 
 
 def arrivals_of(
@@ -83,7 +85,7 @@ def arrivals_of(
         InputError: the log has no times and ``reading`` no gaps; under ``strict`` also at a bad or late row.
     """
     classify = _Classifier(spec, told, reading, name)
-    last, first = -math.inf, None
+    last, first = -math.inf, reading.origin
     for at, late, request in _in_order(_usable(rows, told, reading, name), told):
         if late:
             told.late_rows += 1

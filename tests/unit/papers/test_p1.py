@@ -5,7 +5,6 @@ import pytest
 from papers.p1.direct import solve_directly
 from papers.p1.instance import (
     DOLLARS_PER_HOUR,
-    MIXES,
     STOCK,
     Cell,
     grid,
@@ -18,6 +17,7 @@ from papers.p1.second import Optimum, contradictions, second_optimum
 from papers.p1.tables import Scope, part
 from papers.page import marks, write_part
 from servingplan.model.answer import Level
+from servingplan.replay.mixes import MIXES
 from servingplan.solve import solve
 from tests.unit.solve.questions import worked_example
 

@@ -13,7 +13,7 @@ from servingplan.planning.situation import Situation
 from servingplan.rehearse.figures import of_rehearsal
 from servingplan.rehearse.run import Rehearsal
 from servingplan.rehearse.stage import Stage, Times
-from servingplan.replay.events import Event
+from servingplan.replay.events import PoolEvent
 from servingplan.replay.figures import of_fleet
 from servingplan.replay.fleet import Shapes
 from servingplan.replay.generate import Stream, generated
@@ -59,12 +59,12 @@ def random_events(seed, seconds):
     """Events at random, after a loss that the pool does not make good, so that the fleet must move."""
     chance = random.Random(seed)
     begun, lasts = chance.uniform(0, seconds / 4), chance.uniform(seconds / 8, seconds / 2)
-    found = [Event(at=begun, event="Refused", pool="l40s", seconds=lasts)]
-    found.append(Event(at=begun + chance.uniform(0, 20), event="NodeLost", pool="l40s"))
+    found = [PoolEvent(at=begun, event="Refused", pool="l40s", seconds=lasts)]
+    found.append(PoolEvent(at=begun + chance.uniform(0, 20), event="NodeLost", pool="l40s"))
     for at in sorted(chance.uniform(0, seconds) for _ in range(4)):
         kind = chance.choice(["NodeLost", "NodeLost", "Refused", "Slow"])
         lasts = chance.choice([None, chance.uniform(1, seconds)])
-        found.append(Event(at=at, event=kind, pool=chance.choice(["l40s", "l40s", "h100"]), seconds=lasts))
+        found.append(PoolEvent(at=at, event=kind, pool=chance.choice(["l40s", "l40s", "h100"]), seconds=lasts))
     return sorted(found, key=lambda event: event.at)
 
 
@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_course():
 
 
 def test_a_lost_node_is_replaced_and_its_replica_serves_after_a_boot_and_a_start():
-    lost = Event(at=200.5, event="NodeLost", pool="l40s")
+    lost = PoolEvent(at=200.5, event="NodeLost", pool="l40s")
     _, fleet, course = figures(manifest(h100=False), lost)
     assert fleet["events"][0].startswith("200.5 s: l40s-1 of l40s is lost, and ")
     before, during, after = course["phases"]
@@ -162,7 +162,7 @@ def test_a_lost_node_is_replaced_and_its_replica_serves_after_a_boot_and_a_start
 def test_while_the_only_replica_is_away_requests_get_503():
     small = manifest(h100=False)
     small["spec"]["budget"] = {"dollarsPerHour": "2"}
-    _, fleet, course = figures(small, Event(at=100.0, event="NodeLost", pool="l40s"))
+    _, fleet, course = figures(small, PoolEvent(at=100.0, event="NodeLost", pool="l40s"))
     during = course["phases"][1]
     away = (BOOT + START) / (during["to"] - during["from"])
     assert all(item["status_503"] == pytest.approx(away * item["arrived"], rel=0.1) for item in during["classes"])
@@ -171,7 +171,7 @@ def test_while_the_only_replica_is_away_requests_get_503():
 
 
 def test_a_pool_that_refuses_is_replaced_by_another_one():
-    events = Event(at=50.0, event="Refused", pool="l40s"), Event(at=60.0, event="NodeLost", pool="l40s")
+    events = PoolEvent(at=50.0, event="Refused", pool="l40s"), PoolEvent(at=60.0, event="NodeLost", pool="l40s")
     _, fleet, course = figures(manifest(), *events)
     assert fleet["nodes"]["h100"] >= 1
     assert course["moves"]["nodes rented"] >= 1
@@ -182,8 +182,8 @@ def test_a_pool_that_refuses_is_replaced_by_another_one():
 
 def test_a_pool_that_refuses_for_a_while_gives_its_node_after_that():
     events = (
-        Event(at=50.0, event="Refused", pool="l40s", seconds=300.0),
-        Event(at=60.0, event="NodeLost", pool="l40s"),
+        PoolEvent(at=50.0, event="Refused", pool="l40s", seconds=300.0),
+        PoolEvent(at=60.0, event="NodeLost", pool="l40s"),
     )
     _, fleet, course = figures(manifest(h100=False), *events, seconds=1500.0)
     assert "350 s: l40s gives nodes again" in fleet["events"]
@@ -206,7 +206,7 @@ def test_a_fixed_node_that_is_lost_comes_back():
     fixed = manifest(h100=False)
     (pool,) = fixed["spec"]["nodePools"]
     fixed["spec"]["nodePools"] = [{key: value for key, value in pool.items() if key != "resize"} | {"maxNodes": 2}]
-    _, fleet, course = figures(fixed, Event(at=100.0, event="NodeLost", pool="l40s", seconds=100.0))
+    _, fleet, course = figures(fixed, PoolEvent(at=100.0, event="NodeLost", pool="l40s", seconds=100.0))
     assert "200 s: l40s-1 of l40s is back" in fleet["events"]
     assert course["moves"]["nodes lost"] == 1
     assert [item["dollars_per_hour"] for item in course["spend"]] == [4.0, 2.0, 4.0]
@@ -214,7 +214,10 @@ def test_a_fixed_node_that_is_lost_comes_back():
 
 
 def test_an_engine_that_comes_while_its_pool_is_slow_is_slow():
-    events = Event(at=10.0, event="Slow", pool="l40s", factor=3.0), Event(at=20.0, event="NodeLost", pool="l40s")
+    events = (
+        PoolEvent(at=10.0, event="Slow", pool="l40s", factor=3.0),
+        PoolEvent(at=20.0, event="NodeLost", pool="l40s"),
+    )
     found, _, _ = figures(manifest(h100=False), *events, seconds=400.0)
     assert [replica.engine.slowdown for replica in found.replicas if replica.until is None] == [3.0, 3.0]
 
@@ -238,7 +241,7 @@ def test_pools_whose_object_or_resource_has_another_name_are_rehearsed_under_the
     (pool,) = made["spec"]["nodePools"]
     pool |= {"nodeSelector": {"karpenter.sh/nodepool": "l40s-1x"}, "resourceName": "nvidia.com/gpu.shared"}
     pool["resize"] |= {"name": "l40s-1x"}
-    _, fleet, course = figures(made, Event(at=50.0, event="NodeLost", pool="l40s"), seconds=300.0)
+    _, fleet, course = figures(made, PoolEvent(at=50.0, event="NodeLost", pool="l40s"), seconds=300.0)
     assert fleet["nodes"] == {"l40s": 2}
     assert "50 s: l40s-1x-1 of l40s is lost" in fleet["events"][0]
     assert {"at": 50.0, "what": "l40s: 1 node rented"} in course["steps"]

@@ -8,7 +8,10 @@ from statistics import mean, pstdev
 import pytest
 
 from servingplan.errors import InputError
-from servingplan.replay.generate import DAY_SECONDS, Stream, gaps, generated
+from servingplan.replay.events import DemandEvent
+from servingplan.replay.generate import Stream, gaps, generated, mixed
+from servingplan.replay.mixes import LENGTHS, MIXES
+from servingplan.replay.pattern import DAY_SECONDS
 from tests.unit.replay.test_trace import SPEC
 
 
@@ -42,6 +45,42 @@ def test_rates_swing_with_the_day_and_keep_their_mean():
         begin, end = 2 * math.pi * hour / 24, 2 * math.pi * (hour + 1) / 24
         expected = 3600 + 0.8 * DAY_SECONDS / (2 * math.pi) * (math.cos(begin) - math.cos(end))
         assert hours[hour] == pytest.approx(expected, abs=2)
+
+
+def test_a_surge_multiplies_the_requests_of_its_class_alone():
+    surge = DemandEvent.model_validate(
+        {"at": 1000, "event": "Surge", "model": "small", "class": "long", "factor": 5, "seconds": 500}
+    )
+    how = {"seconds": 3000.0, "burstiness": 0.0, "events": (surge,)}
+    times = [arrival.at for arrival in of("long", **how)]
+    assert sum(1000 <= at < 1500 for at in times) == pytest.approx(2500, abs=1)
+    assert len(times) == pytest.approx(2500 + 2500, abs=1)
+    assert len(of("short", **how)) == pytest.approx(3000, abs=1)
+
+
+def test_a_launched_model_has_no_request_before():
+    launch = DemandEvent(at=1000, event="Launch", model="gated", seconds=500)
+    times = [arrival.at for arrival in of("only", seconds=3000.0, burstiness=0.0, events=(launch,))]
+    assert times[0] >= 1000
+    assert sum(at < 1500 for at in times) == pytest.approx(250, abs=1)
+    assert len(times) == pytest.approx(250 + 1500, abs=1)
+
+
+def test_a_mix_has_its_shares_and_its_lengths():
+    found = list(mixed(MIXES["T2"], "small", 10.0, Stream(2_000.0)))
+    assert len(found) == pytest.approx(20_000, rel=0.03)
+    counted = Counter((request.input_tokens, request.output_tokens) for request in found)
+    for lengths, percent in zip(LENGTHS, MIXES["T2"], strict=True):
+        assert counted[lengths] / len(found) == pytest.approx(percent / 100, abs=0.01)
+
+
+def test_a_surge_of_the_model_reaches_its_mix_and_one_of_a_class_does_not():
+    def count(**of):
+        surge = DemandEvent.model_validate({"at": 0, "event": "Surge", "factor": 3, **of})
+        return len(list(mixed(MIXES["T1"], "small", 1.0, Stream(1000.0, burstiness=0.0, events=(surge,)))))
+
+    assert [count(), count(model="small")] == pytest.approx([3000, 3000], abs=1)
+    assert [count(model="gated"), count(**{"model": "small", "class": "long"})] == pytest.approx([1000, 1000], abs=1)
 
 
 def test_lengths_have_their_mean_and_their_variation():

@@ -12,7 +12,7 @@ from servingplan.decide.decide import decide
 from servingplan.errors import InputError
 from servingplan.model.fleet import PipelineStage
 from servingplan.planning.situation import Situation
-from servingplan.replay.events import Event
+from servingplan.replay.events import PoolEvent
 from servingplan.replay.fleet import Shapes
 from servingplan.replay.generate import Stream, generated
 from servingplan.replay.run import Replay
@@ -75,7 +75,7 @@ lengths = st.integers(min_value=1, max_value=4500)
 arrivals = st.lists(st.tuples(st.floats(0, 2), lengths, lengths), min_size=1, max_size=80)
 happenings = st.lists(
     st.builds(
-        Event,
+        PoolEvent,
         at=st.floats(0, 100),
         event=st.sampled_from(["NodeLost", "Slow"]),
         pool=st.just("l40s"),
@@ -159,7 +159,7 @@ def test_a_class_is_split_by_its_weights_and_its_rest_is_turned_away(start, situ
 
 
 def test_a_lost_node_cuts_its_requests_and_the_others_go_on(start, situation):
-    event = Event(at=30.0, event="NodeLost", pool="l40s", seconds=30.0)
+    event = PoolEvent(at=30.0, event="NodeLost", pool="l40s", seconds=30.0)
     outcome = start(events=[event]).run(generated(situation.spec, Stream(120.0)))
     cut = sum(item.cut for item in outcome.classes)
     assert cut > 0
@@ -173,7 +173,7 @@ def test_a_lost_node_cuts_its_requests_and_the_others_go_on(start, situation):
 
 
 def test_without_any_replica_everything_is_turned_away(start, situation, fleet):
-    events = [Event(at=10.0, event="NodeLost", pool="l40s") for _ in range(fleet.nodes["l40s"] + 1)]
+    events = [PoolEvent(at=10.0, event="NodeLost", pool="l40s") for _ in range(fleet.nodes["l40s"] + 1)]
     outcome = start(events=events).run(generated(situation.spec, Stream(60.0)))
     assert outcome.events[-1] == "10 s: no node of l40s with a replica is left to lose"
     for item in outcome.classes:
@@ -193,6 +193,6 @@ def test_a_slow_pool_is_slow_as_long_as_it_is_told(start, situation):
         found = start(events=events).run(generated(situation.spec, Stream(100.0)))
         return found.classes[1].end_to_end.mean
 
-    for_ever = whole([Event(at=0.0, event="Slow", pool="l40s", factor=1.5)])
-    a_while = whole([Event(at=0.0, event="Slow", pool="l40s", factor=1.5, seconds=50.0)])
+    for_ever = whole([PoolEvent(at=0.0, event="Slow", pool="l40s", factor=1.5)])
+    a_while = whole([PoolEvent(at=0.0, event="Slow", pool="l40s", factor=1.5, seconds=50.0)])
     assert whole([]) < a_while < for_ever
