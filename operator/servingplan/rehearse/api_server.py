@@ -77,6 +77,11 @@ class ApiServer:
         """Delete an object that holds a value; its uid."""
         return str(self.drop((CONFIG_MAPS.kind, "", name))["metadata"]["uid"])
 
+    def uid(self, name: str) -> str | None:
+        """The uid of an object that holds a value; None if there is none."""
+        item = self.held.get((CONFIG_MAPS.kind, "", name))
+        return None if item is None else str(item["metadata"]["uid"])
+
     @property
     def values(self) -> dict[str, Any]:
         """The values by name."""

@@ -6,6 +6,7 @@ returns, never the object.
 
 Objects that we wrote ourselves are taken over at once, with the version that the API server gave them, so that no decision uses
 the older state. An older event or list changes nothing. An answer to a write that is older than the watch brings nothing back.
+Of two objects with one name, the one with the greater version is there, and the other is gone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ TOMBSTONE_SECONDS = 600.0
 """How long our own deletion is remembered, so that older lists and events do not undo it."""
 
 Json = dict[str, Any]
+Name = tuple[str, str]
+"""Namespace and name, which only one object has at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Trouble:
 class Entry[F]:
     """One object that is held."""
 
+    name: Name
     version: int
     facts: F
 
@@ -99,6 +103,8 @@ class Informer[F]:
         self._changed = changed
         self._clock = clock
         self._entries: dict[str, Entry[F]] = {}
+        """By uid."""
+        self._uids: dict[Name, str] = {}
         self._tombstones: dict[str, float] = {}
         self._version: str | None = None
         self._health = Health()
@@ -148,7 +154,7 @@ class Informer[F]:
     def deleted(self, uid: str) -> None:
         """Take over our deletion that the API server has carried out."""
         with self._lock:
-            before = self._entries.pop(uid, None)
+            before = self._drop(uid)
             self._tombstones[uid] = self._clock()
         if before is not None:
             self._changed(self.source, before.facts, None)
@@ -220,7 +226,7 @@ class Informer[F]:
             for item in page.get("items") or ():
                 facts = self._parsed(item)
                 if facts is not None:
-                    found[item["metadata"]["uid"]] = Entry(_number(item), facts)
+                    found[item["metadata"]["uid"]] = Entry(_name(item), _number(item), facts)
         at = int(version) if version.isdigit() else 0
         news: list[tuple[F | None, F | None]] = []
         with self._lock:
@@ -228,16 +234,20 @@ class Informer[F]:
             self._tombstones = {uid: then for uid, then in self._tombstones.items() if now - then < TOMBSTONE_SECONDS}
             for uid in self._tombstones:
                 found.pop(uid, None)
+            uids = {entry.name: uid for uid, entry in found.items()}
             for uid, entry in self._entries.items():
                 # Our writes during the list are not in it.
-                if entry.version > (found[uid].version if uid in found else at):
-                    found[uid] = entry
+                listed = uids.get(entry.name)
+                if entry.version > (at if listed is None else found[listed].version):
+                    if listed is not None:
+                        del found[listed]
+                    found[uid], uids[entry.name] = entry, uid
             for uid in self._entries.keys() | found.keys():
                 before, after = self._entries.get(uid), found.get(uid)
                 old, new = before.facts if before else None, after.facts if after else None
                 if old != new:
                     news.append((old, new))
-            self._entries = found
+            self._entries, self._uids = found, uids
             self._version = version or None
             self._health = Health(synced=True, contact=now)
             self._lock.notify_all()
@@ -261,29 +271,39 @@ class Informer[F]:
                 self._health = Health(synced=True, contact=self._clock())
 
     def _put(self, item: Json, *, answer: bool = False) -> None:
-        uid, version, facts = item["metadata"]["uid"], _number(item), self._parsed(item)
+        uid, name, version, facts = item["metadata"]["uid"], _name(item), _number(item), self._parsed(item)
         with self._lock:
-            before = self._entries.get(uid)
+            known = self._uids.get(name, uid)
+            before = self._entries.get(known)
             if uid in self._tombstones or (before is not None and version and version < before.version):
                 return
             if answer and before is None and version and version <= self._told_until:
                 return
+            self._drop(known)
             if facts is not None:
-                self._entries[uid] = Entry(version, facts)
-            else:
-                self._entries.pop(uid, None)
+                self._entries[uid], self._uids[name] = Entry(name, version, facts), uid
         old = before.facts if before is not None else None
+        if known != uid and old is not None:  # the end of a predecessor, of which the watch has not told yet
+            self._changed(self.source, old, None)
+            old = None
         if old != facts:
             self._changed(self.source, old, facts)
 
     def _remove(self, item: Json) -> None:
         uid = item["metadata"]["uid"]
         with self._lock:
-            before = self._entries.pop(uid, None)
+            before = self._drop(uid)
             self._tombstones.pop(uid, None)
             self._version = item["metadata"].get("resourceVersion") or self._version
         if before is not None:
             self._changed(self.source, before.facts, None)
+
+    def _drop(self, uid: str) -> Entry[F] | None:
+        """Hold an object no longer. Returns what was held. Under the lock."""
+        entry = self._entries.pop(uid, None)
+        if entry is not None:
+            del self._uids[entry.name]
+        return entry
 
     @property
     def _told_until(self) -> int:
@@ -306,7 +326,7 @@ class Informer[F]:
             if error is None:
                 self._health = Health(synced=True, contact=self._clock())
             elif isinstance(error, NotFound) and self.source.optional:
-                self._entries = {}
+                self._entries, self._uids = {}, {}
                 self._health = Health(absent=True, contact=self._clock())
             else:
                 since = health.trouble.since if health.trouble is not None else self._clock()
@@ -323,6 +343,10 @@ class Informer[F]:
             log.info("%s: the resource version is too old: listing again", self.source.name)
         elif error is not None and not isinstance(error, NotFound):
             log.warning("the watch of %s ended: %s; it is restarted", self.source.name, error)
+
+
+def _name(item: Json) -> Name:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 def _number(item: Json) -> int:

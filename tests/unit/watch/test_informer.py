@@ -126,6 +126,44 @@ def test_an_answer_that_comes_after_the_word_of_the_end_brings_nothing_back():
     assert values(made) == {}
 
 
+def test_what_we_made_again_takes_the_place_of_what_others_removed_before_the_watch_tells_of_it():
+    """Otherwise two objects of one name are held, and whoever looks for the name may find the one that is gone."""
+    server, news = ApiServer(), []
+    made = informer_of(server, news=news)
+    made.wrote(server.put("a", 1))
+    server.remove("a")
+    made.wrote(server.put("a", 2))
+    assert made.facts == [("a", 2)]
+    assert news == [(None, ("a", 1)), (("a", 1), None), (None, ("a", 2))]
+    step(made)
+    assert made.facts == [("a", 2)]
+
+
+def test_a_late_answer_about_a_predecessor_changes_nothing():
+    server = ApiServer()
+    made = informer_of(server)
+    late = server.put("a", 1)
+    server.remove("a")
+    made.wrote(server.put("a", 2))
+    made.wrote(late)
+    assert made.facts == [("a", 2)]
+
+
+def test_what_we_made_again_while_a_list_is_under_way_is_held_once():
+    server = ApiServer(page_size=1)
+    for name in "abc":
+        server.put(name, 1)
+    made = informer_of(server)
+
+    def again():
+        server.remove("a")
+        made.wrote(server.put("a", 2))
+
+    server.between_pages = [again]
+    made.load()
+    assert sorted(made.facts) == [("a", 2), ("b", 1), ("c", 1)]
+
+
 def test_an_answer_that_comes_after_a_list_without_the_object_brings_nothing_back():
     server = ApiServer()
     answer = server.put("a", 1)
@@ -297,6 +335,7 @@ def test_nothing_is_ever_seen_as_it_was_before_our_last_write(acts, while_listin
     def check():
         with made._lock:
             versions = {entry.facts[0]: entry.version for entry in made._entries.values()}
+            assert len(versions) == len(made._entries), "two objects have one name"
         for name, version in ours.items():
             known = versions.get(name)
             assert known is not None, f"our write of {name} is gone"
@@ -316,7 +355,7 @@ def test_nothing_is_ever_seen_as_it_was_before_our_last_write(acts, while_listin
         elif kind == "they remove" and what in server.values:
             server.remove(what)
             ours.pop(what, None)
-        elif kind == "we remove" and what in server.values:
+        elif kind == "we remove" and server.uid(what) in made.versions():
             made.deleted(server.remove(what))
             ours.pop(what, None)
             assert what not in values(made)
