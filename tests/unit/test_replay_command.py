@@ -104,6 +104,28 @@ def test_other_fleets_and_balancings_stand_beside_the_plan(plan, trace):
     assert fleets[3]["dollars_per_hour"] == fleets[0]["dollars_per_hour"]
 
 
+def test_prompts_that_begin_alike_are_found_in_the_cache(plan, tmp_path):
+    trace = tmp_path / "mooncake.jsonl"
+    rows = [
+        {
+            "timestamp": 500 * n,
+            "input_length": 1600,
+            "output_length": 20,
+            "hash_ids": [n % 4, 10 + n % 4, n % 8 + 20, 900 + n],
+        }
+        for n in range(120)
+    ]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run(plan, "--trace", trace, "--against", "prefix-aware,least-request", "-o", "json")
+    data = json.loads(result.stdout)
+    assert data["trace"]["format"] == "Mooncake trace"
+    own, aware, _ = data["fleets"]
+    assert own["plan_hash"] == aware["plan_hash"]
+    # Of 120 prompts with three whole parts each, eight are new in their third part and four in their first two.
+    assert aware["prefix_hit_share"] == pytest.approx((112 * 3 + 4 * 2) * 512 / (120 * 1600), abs=0.02)
+    assert 0 < own["prefix_hit_share"] <= aware["prefix_hit_share"]
+
+
 def test_an_autoscaler_stands_beside_the_plan(plan, trace):
     names = ["plan", "autoscaler", "autoscaler:in-flight=2"]
     result = run(plan, "--trace", trace, "--against", ",".join(names[1:]), "-o", "json")

@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from servingplan.classes.json_stream import array_items, line_values, lines_of
-from servingplan.classes.request import BadRow, FieldError, Request, length, seconds, tokens_in
+from servingplan.classes.request import BadRow, FieldError, Request, length, part_names, seconds, tokens_in
 from servingplan.errors import InputError
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -161,13 +161,14 @@ def _request(fields: Mapping[str, tuple[str, Any]]) -> Request:
     for role, what in (("input", "prompt"), ("output", "answer")):
         if role not in fields:
             raise FieldError(what, None, f"nothing tells the length of the {what}")
-    at, most, model = fields.get("time"), fields.get("max"), fields.get("model")
+    at, most, model, prefix = (fields.get(role) for role in ("time", "max", "model", "prefix"))
     return Request(
         input_tokens=length(*fields["input"]),
         output_tokens=length(*fields["output"]),
         max_tokens=None if most is None else _bound(*most),
         at_seconds=None if at is None else seconds(*at),
         model=None if model is None else str(model[1]),
+        prefix=() if prefix is None else part_names(*prefix),
     )
 
 
@@ -225,6 +226,8 @@ def _json_rows(values: Iterator[tuple[int, Any]]) -> Rows:
             fields = _fields(_flat(value))
             if "hash_ids" in value and isinstance(value.get("timestamp"), int | float):
                 fields["time"] = ("timestamp", value["timestamp"] / 1000)  # milliseconds from its start
+            if value.get("hash_ids") is not None:
+                fields["prefix"] = ("hash_ids", value["hash_ids"])
             yield _row(line, fields)
 
 

@@ -24,6 +24,8 @@ class Request(NamedTuple):
     at_seconds: float | None = None
     """The arrival time in seconds from any origin; None if the log has no times."""
     model: str | None = None
+    prefix: tuple[int, ...] = ()
+    """The names of the parts of its prompt, of 512 tokens each; equal names mean equal texts up to there. Empty: not known."""
 
 
 class BadRow(NamedTuple):
@@ -65,6 +67,19 @@ def length(column: str, value: object) -> int:
     if not 1 <= number <= LONGEST_TOKENS:
         raise FieldError(column, value, f"must be from 1 to {LONGEST_TOKENS} tokens")
     return int(number)
+
+
+def part_names(column: str, value: object) -> tuple[int, ...]:
+    """The names of the parts of a prompt.
+
+    Raises:
+        FieldError: it is no list of whole numbers, or one is there twice.
+    """
+    if not isinstance(value, list) or any(isinstance(item, bool) or not isinstance(item, int) for item in value):
+        raise FieldError(column, value, "is no list of whole numbers")
+    if len(set(value)) < len(value):
+        raise FieldError(column, value, "has a number twice, which would be a text that begins with itself")
+    return tuple(value)
 
 
 def seconds(column: str, value: object) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ PLAN = "plan"
 """The name of the plan's own fleet and routing in the results."""
 OPERATOR = "operator"
 """The name of the fleet that the operator keeps."""
-LEAST_REQUEST, ROUND_ROBIN = "least-request", "round-robin"
+LEAST_REQUEST, ROUND_ROBIN, PREFIX_AWARE = "least-request", "round-robin", "prefix-aware"
 Json = dict[str, Any]
 
 
@@ -81,8 +81,8 @@ def replay(
         typer.Option(
             metavar="NAME,NAME",
             help="Compare with fleets by other methods of servingplan solve (homogeneous, melange, ...), with round-robin, "
-            "with least-request: the plan's fleet without weights, and with autoscaler: a fleet on one pool that follows its "
-            "queue, by autoscaler:in-flight=20 the requests in flight.",
+            "with least-request and prefix-aware: the plan's fleet without weights, and with autoscaler: a fleet on one pool "
+            "that follows its queue, by autoscaler:in-flight=20 the requests in flight.",
         ),
     ] = None,
     faster: Annotated[
@@ -316,7 +316,7 @@ def _rivals(against: str | None) -> list[str]:
     from servingplan.replay.autoscale import NAME, rule_of
 
     names = words(against or "")
-    known = (LEAST_REQUEST, NAME, *METHOD_NAMES)
+    known = (LEAST_REQUEST, PREFIX_AWARE, NAME, *METHOD_NAMES)
     for name in names:
         if name not in known and rule_of(name) is None:
             fail(f"--against: {name!r}: is not known; give some of: {', '.join(known)}")
@@ -371,10 +371,11 @@ def _played(
             fleet, room = _found(lambda: autoscaled(situation))
             run = Autoscaled(fleet, situation, shapes, room=room, rule=rule, seed=seed)
         else:
-            fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
-            balancing: Balancing = "weights"
-            if name in (LEAST_REQUEST, ROUND_ROBIN):
-                balancing = "least-request" if name == LEAST_REQUEST else "round-robin"
+            fleet = _fleet(situation, PLAN if name in (LEAST_REQUEST, PREFIX_AWARE) else name)
+            balancings: Mapping[str, Balancing] = {
+                LEAST_REQUEST: "least-request", PREFIX_AWARE: "prefix-aware", ROUND_ROBIN: "round-robin",
+            }  # fmt: skip
+            balancing = balancings.get(name, "weights")
             run = Replay(fleet, situation, shapes, balancing=balancing, events=events, seed=seed)
     except InputError as error:
         fail(str(error))
@@ -444,7 +445,9 @@ def _print(result: Json) -> None:
     trace = result["trace"]
     lines = [f"{trace['requests']} requests in {trace['seconds']:.0f} s ({trace['format']})"]
     fleets = Table(box=SIMPLE_HEAD, title_justify="left", title="Fleets")
-    for heading in ("fleet", "$/h", "$", "$/M tokens", "requests/s", "tokens/s", "in time", "GPUs busy"):
+    found_again = any(item["prefix_hit_share"] for item in result["fleets"])
+    headings = ("fleet", "$/h", "$", "$/M tokens", "requests/s", "tokens/s", "in time", "GPUs busy")
+    for heading in (*headings, *(["prompts in cache"] if found_again else [])):
         fleets.add_column(heading, justify="left" if heading == "fleet" else "right")
     for item in result["fleets"]:
         fleets.add_row(
@@ -456,6 +459,7 @@ def _print(result: Json) -> None:
             _number(item["tokens_per_second"], ".4g"),
             _number(item["in_time_share"], ".1%"),
             _number(item["utilization"], ".1%"),
+            *([_number(item["prefix_hit_share"], ".1%")] if found_again else []),
         )
     classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes, times in seconds")
     times = ("TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99", "whole p50", "p95", "p99")

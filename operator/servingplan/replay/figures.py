@@ -45,6 +45,7 @@ def of_fleet(outcome: Outcome, spec: PlanSpec, *, name: str) -> Json:
     finished = sum(item.finished for item in classes)
     tokens = sum(item.served_tokens for item in classes)
     arrived = sum(item.arrived for item in classes)
+    work = [replica.work for replica in outcome.replicas]
     return {
         "name": name,
         "plan_hash": fleet.hash,
@@ -59,6 +60,7 @@ def of_fleet(outcome: Outcome, spec: PlanSpec, *, name: str) -> Json:
         "dollars_per_million_tokens": _rounded(dollars / tokens * 1e6) if tokens else None,
         "within_budget": (per_hour if most is None else most) <= float(spec.budget.dollars_per_hour) * (1 + 1e-9),
         "utilization": _utilization(outcome),
+        "prefix_hit_share": _part(sum(item.prefix_hits for item in work), sum(item.prefix_queries for item in work)),
         "nodes": dict(fleet.nodes if outcome.most_nodes is None else outcome.most_nodes),
         "classes": [_of_class(item, outcome, spec) for item in classes],
         "replicas": _of_replicas(outcome),
@@ -121,7 +123,7 @@ def _of_replicas(outcome: Outcome) -> list[Json]:
                     sum(_busy(replica) for replica in copies), sum(_stood(replica, outcome) for replica in copies)
                 ),
                 "kv_peak": _rounded(1 - min(replica.least_free_blocks for replica in copies) / blocks),
-                "preemptions": sum(replica.preempted_before + replica.engine.tally.preemptions for replica in copies),
+                "preemptions": sum(replica.work.preemptions for replica in copies),
             }
         )  # fmt: skip
     return found
@@ -140,7 +142,7 @@ def _stood(replica: Replica, outcome: Outcome) -> float:
 
 
 def _busy(replica: Replica) -> float:
-    return replica.busy_before + replica.engine.tally.busy_seconds
+    return replica.work.busy_seconds
 
 
 def _times(sketch: Sketch) -> Mapping[str, float]:

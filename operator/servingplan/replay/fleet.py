@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import NamedTuple
 
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.model.llm import ModelCard
 from servingplan.planning.cards import cards_of
 from servingplan.planning.settings import unwritten
 from servingplan.profiles.catalogue import Catalogue, find_gpu
+from servingplan.render import flags
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
+from servingplan.simulate.prefixes import PART_TOKENS
 from servingplan.simulate.sequence import Sequence
+
+
+class Work(NamedTuple):
+    """The work of engines."""
+
+    busy_seconds: float = 0.0
+    preemptions: int = 0
+    prefix_queries: int = 0
+    """The prompt tokens that were looked up in prefix caches."""
+    prefix_hits: int = 0
+    """Those of them that were found."""
 
 
 class Replica:
     """One engine of a Service, with the requests that are in it."""
 
     __slots__ = (
-        "busy_before",
+        "before",
         "engine",
         "least_free_blocks",
         "node",
         "open",
         "place",
-        "preempted_before",
         "since",
         "taken",
         "until",
@@ -45,13 +60,27 @@ class Replica:
         self.taken = 0
         """The number of requests that it was given."""
         self.least_free_blocks = engine.free_blocks
-        self.busy_before = 0.0
-        """The working seconds, and the preemptions, of the engines that it had before a loss."""
-        self.preempted_before = 0
+        self.before = Work()
+        """The work of the engines that it had before a loss."""
         self.since = 0.0
         """When it was added, in seconds from the first arrival."""
         self.until: float | None = None
         """When it was given back; None if it exists at the end."""
+
+    @property
+    def work(self) -> Work:
+        """What it has done, with the engines that it had before."""
+        tally, before = self.engine.tally, self.before
+        return Work(
+            before.busy_seconds + tally.busy_seconds,
+            before.preemptions + tally.preemptions,
+            before.prefix_queries + tally.prefix_queries,
+            before.prefix_hits + tally.prefix_hits,
+        )
+
+    def replace(self, engine: Engine) -> None:
+        """Put an idle engine in the place of one that was lost."""
+        self.before, self.engine = self.work, engine
 
 
 class Shapes:
@@ -90,6 +119,7 @@ class Shapes:
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
             prefix_cache_hit_share=settings.prefix_cache_hit_share,
+            part_tokens=PART_TOKENS if _keeps_prefixes(model, card) else None,
         )
 
 
@@ -102,6 +132,14 @@ def replicas_of(fleet: Fleet, shapes: Shapes) -> list[Replica]:
         for nodes in [places.get(item.deployment, [])]
         for copy in range(item.replicas)
     ]
+
+
+def _keeps_prefixes(model: Model, card: ModelCard) -> bool:
+    """Whether the engine shares prefixes: unless the plan's arguments say that it does not, or layers have windows or a
+    recurrent state, whose blocks the simulation cannot share."""
+    if flags.read(model.engine.extra_args).value(flags.PREFIX_CACHING) is False:
+        return False
+    return card.sliding_window is None and not card.state_bytes
 
 
 def _nodes_of(fleet: Fleet) -> Mapping[str, list[tuple[str, int]]]:

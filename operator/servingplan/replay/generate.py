@@ -88,8 +88,8 @@ def _of_class(stream: Stream, model: str, name: str, rate: float, prompt: int, o
     chance = random.Random(f"{stream.seed}/{model}/{name}")
     pattern = Pattern(stream.amplitude, [event for event in stream.events if event.concerns(model, name)])
     for at in _times(chance, rate, pattern, stream):
-        lengths = (_length(chance, mean, stream.length_variation) for mean in (prompt, output))
-        yield Arrival(at, model, name, *lengths)
+        tokens_in, tokens_out = (_length(chance, mean, stream.length_variation) for mean in (prompt, output))
+        yield Arrival(at, model, name, tokens_in, tokens_out)
 
 
 def _times(chance: random.Random, rate: float, pattern: Pattern, stream: Stream) -> Iterator[float]:

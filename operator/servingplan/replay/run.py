@@ -144,7 +144,7 @@ class Replay:
             figures.arrived += 1
             figures.prompt_tokens += arrival.prompt_tokens
             figures.output_tokens += arrival.output_tokens
-            replica = choose(number, now)
+            replica = choose(number, now, arrival.prefix)
             if replica is None:
                 figures.turned_away += 1
                 figures.unavailable += not self._gateway.serves(number)
@@ -152,7 +152,7 @@ class Replay:
                 figures.too_long += 1
             else:
                 self._settle(replica, now)
-                served = replica.engine.admit(arrival.prompt_tokens, arrival.output_tokens, now)
+                served = replica.engine.admit(arrival.prompt_tokens, arrival.output_tokens, now, prefix=arrival.prefix)
                 replica.open[served] = number
                 replica.taken += 1
                 replica.least_free_blocks = min(replica.least_free_blocks, replica.engine.free_blocks)
@@ -260,9 +260,7 @@ class Replay:
 
     def _retire(self, replica: Replica) -> None:
         """Put an idle engine in the place of one that was lost."""
-        replica.busy_before += replica.engine.tally.busy_seconds
-        replica.preempted_before += replica.engine.tally.preemptions
-        replica.engine = self._shapes.engine(self._fleet.replica_sets[replica.place])
+        replica.replace(self._shapes.engine(self._fleet.replica_sets[replica.place]))
 
 
 def _class_figures(spec: PlanSpec, model_name: str, name: str) -> ClassFigures:

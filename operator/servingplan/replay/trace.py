@@ -36,6 +36,8 @@ class Arrival(NamedTuple):
     """The name of its class."""
     prompt_tokens: int
     output_tokens: int
+    prefix: tuple[int, ...] = ()
+    """The names of the parts of its prompt; empty if they are not known."""
 
 
 @dataclass
@@ -98,7 +100,7 @@ def arrivals_of(
         model, cls = classify(request)
         told.requests += 1
         told.seconds = last
-        yield Arrival(last, model, cls, request.input_tokens, request.output_tokens)
+        yield Arrival(last, model, cls, request.input_tokens, request.output_tokens, request.prefix)
         if told.requests == reading.most_requests:
             return
 

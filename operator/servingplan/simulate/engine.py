@@ -14,9 +14,11 @@ Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 sche
 * With speculation an iteration gives every decoding sequence several tokens. The mean number is the one that the estimator
   assumes (``EngineSettings.tokens_per_step``); all sequences get the same number, spread evenly over iterations. Memory for all
   of these tokens must be free; if it is not, fewer are proposed. The last iteration of an answer may generate unused tokens.
-* A declared share of every prompt is found in the prefix cache. It is not read, but it takes its blocks.
+* Where requests name the parts of their prompts, the prefix cache holds the parts that were read (``prefixes``). What is found
+  there is not read again, and takes no blocks while another request uses it. Answers are not kept in it.
+* Where they do not, a declared share of every prompt is found in it, which takes its blocks.
 
-It is not modelled which prompts share a prefix, and there are no priorities.
+There are no priorities.
 
 The simulation of an iteration takes constant time for any batch, because all decoding sequences advance together. Their
 progress is one count of rounds, their ends are a heap of rounds, and the blocks that they need next are a table by remainder.
@@ -31,6 +33,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servingplan.simulate.pace import BLOCK_TOKENS, Pace
+from servingplan.simulate.prefixes import PrefixCache
 from servingplan.simulate.sequence import FinishReason, Sequence
 from servingplan.simulate.tally import Tally
 
@@ -50,11 +53,19 @@ class Engine:
     Args:
         max_num_seqs: the most sequences that run together.
         max_num_batched_tokens: the most tokens of one iteration; at least ``max_num_seqs``.
-        prefix_cache_hit_share: the part of each prompt, below 1, that is found in the prefix cache.
+        prefix_cache_hit_share: the part of each prompt, below 1, that is found in the prefix cache, for prompts whose parts
+            have no names.
+        part_tokens: the tokens of a named part; None: there is no cache for named parts.
     """
 
     def __init__(
-        self, pace: Pace, *, max_num_seqs: int, max_num_batched_tokens: int, prefix_cache_hit_share: float = 0.0
+        self,
+        pace: Pace,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        prefix_cache_hit_share: float = 0.0,
+        part_tokens: int | None = None,
     ) -> None:
         if max_num_seqs < 1 or max_num_batched_tokens < max_num_seqs:
             raise ValueError(
@@ -65,6 +76,8 @@ class Engine:
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.prefix_cache_hit_share = prefix_cache_hit_share
+        self._part_tokens = part_tokens
+        self._prefixes: PrefixCache | None = None  # from the first request with names on
         self.tally = Tally(pace.max_model_len)
         self.slowdown = 1.0
         """A factor on the time of iterations that begin from now on."""
@@ -116,8 +129,16 @@ class Engine:
         """Whether a sequence of these lengths is within the context."""
         return prompt_tokens + output_tokens <= self.pace.max_model_len
 
-    def admit(self, prompt_tokens: int, output_tokens: int, now: float, reason: FinishReason = "length") -> Sequence:
-        """Put a request at the end of the queue. Returns its sequence.
+    def admit(
+        self,
+        prompt_tokens: int,
+        output_tokens: int,
+        now: float,
+        reason: FinishReason = "length",
+        prefix: tuple[int, ...] = (),
+    ) -> Sequence:
+        """Put a request at the end of the queue. Returns its sequence. ``prefix`` has the names of the parts of
+        its prompt, each once.
 
         Raises:
             ValueError: a length is below 1, or both exceed ``max_model_len``.
@@ -127,7 +148,9 @@ class Engine:
                 f"{prompt_tokens} prompt and {output_tokens} output tokens; both must be at least 1, "
                 f"their sum at most {self.pace.max_model_len}"
             )
-        sequence = Sequence(prompt_tokens, output_tokens, now, reason)
+        if prefix and self._part_tokens is not None and self._prefixes is None:
+            self._prefixes = PrefixCache(self.free_blocks, self._part_tokens)
+        sequence = Sequence(prompt_tokens, output_tokens, now, reason, prefix if self._prefixes else ())
         self._waiting.append(sequence)
         if self.next_time is None and not self._running:
             self._begin(now)
@@ -180,10 +203,11 @@ class Engine:
         while self._waiting and budget > 0 and not preempted and len(self._running) < self.max_num_seqs:
             head = self._waiting[0]
             blocks = self.pace.blocks(head.prompt_tokens + head.kept_tokens)
-            if head.arrived > now or blocks > self.free_blocks:
+            found, shared = self._found(head)
+            if head.arrived > now or blocks - shared > self.free_blocks:
                 break
             self._waiting.popleft()
-            self._start(head, blocks, now)
+            self._start(head, blocks, now, found, shared)
             budget = self._read(head, budget)
         self._began = now
         self.next_time = self._end_of_iteration(now)
@@ -201,7 +225,16 @@ class Engine:
             preempted = True
             needed = self._blocks_needed()
         self.free_blocks -= needed
+        if self._prefixes is not None:
+            self._prefixes.take(needed)
         return preempted
+
+    def _found(self, sequence: Sequence) -> tuple[int, int]:
+        """The number of parts of a prompt that are in the prefix cache, and the blocks of these that others use."""
+        if self._prefixes is None:
+            return 0, 0
+        found = self._prefixes.found(sequence.prefix, sequence.prompt_tokens)
+        return found, self._prefixes.shared_blocks(sequence.prefix[:found])
 
     def _tokens_of_next_step(self) -> int:
         self._owed_tokens += self.pace.tokens_per_step
@@ -223,14 +256,19 @@ class Engine:
         self._waiting.appendleft(sequence)
         self.tally.preemptions += 1
 
-    def _start(self, sequence: Sequence, blocks: int, now: float) -> None:
+    def _start(self, sequence: Sequence, blocks: int, now: float, found: int, shared: int) -> None:
         if sequence.started is None:
             sequence.started = now
             self.tally.queue.observe(now - sequence.arrived)
-        self.free_blocks -= blocks
+        self.free_blocks -= blocks - shared
+        sequence.read_tokens = cached_tokens(sequence.prompt_tokens, self.prefix_cache_hit_share)
+        if self._prefixes is not None:
+            sequence.used_parts = sequence.prefix[:found]
+            self._prefixes.take(blocks - self._prefixes.read(sequence.used_parts))
+            if sequence.prefix:
+                sequence.read_tokens = found * self._prefixes.part_tokens
         sequence.reserved_blocks = blocks
         sequence.spared_blocks = _blocks(sequence.prompt_tokens + sequence.kept_tokens) - blocks
-        sequence.read_tokens = cached_tokens(sequence.prompt_tokens, self.prefix_cache_hit_share)
         self.tally.prefix_queries += sequence.prompt_tokens + sequence.kept_tokens
         self.tally.prefix_hits += sequence.read_tokens
         self._running[sequence] = None
@@ -280,6 +318,8 @@ class Engine:
                     self._leave(sequence)
                     self._finish(sequence, now, finished)
         for chunk in self._chunks:
+            if self._prefixes is not None:
+                self._keep(self._prefixes, chunk)
             chunk.sequence.read_tokens = chunk.stop
             if chunk.sequence is not self._partial:
                 self._maturing[chunk.sequence] = now + chunk.sequence.delay_seconds
@@ -290,6 +330,12 @@ class Engine:
                 self._leave(sequence)
                 self._close(sequence, now, "abort")
         self._aborted.clear()
+
+    def _keep(self, prefixes: PrefixCache, chunk: _Chunk) -> None:
+        """Put the parts of the prompt that end in this chunk into the prefix cache."""
+        sequence, size = chunk.sequence, prefixes.part_tokens
+        begin, end = sequence.read_tokens // size, min(chunk.stop, sequence.prompt_tokens) // size
+        sequence.used_parts += prefixes.add(sequence.prefix[begin:end])
 
     def _prefilled(self, sequence: Sequence, now: float, finished: list[Sequence]) -> None:
         """Note the first token after a prompt was read, and start the decode phase of the sequence."""
@@ -315,15 +361,18 @@ class Engine:
 
     def _leave(self, sequence: Sequence) -> None:
         """Remove a sequence from the batch and free all its blocks. Only between two iterations."""
-        if sequence.last_round is None:
-            self.free_blocks += sequence.reserved_blocks
-        else:
+        blocks = sequence.reserved_blocks
+        if sequence.last_round is not None:
             held = sequence.prompt_tokens + self.generated(sequence) - 1
-            self.free_blocks += _blocks(held) - sequence.spared_blocks
+            blocks = _blocks(held) - sequence.spared_blocks
             self._decoders -= 1
             self._context_tokens -= held
             self._need_by_round[(self._round - held) % BLOCK_TOKENS] -= 1
             sequence.last_round = None
+        self.free_blocks += blocks
+        if self._prefixes is not None:
+            self.free_blocks -= self._prefixes.release(sequence.used_parts, blocks)
+            sequence.used_parts = ()
         sequence.reserved_blocks = sequence.read_tokens = 0
         sequence.delay_seconds = 0.0
         del self._running[sequence]

@@ -17,6 +17,10 @@ class Sequence:
     arrived: float
     reason: FinishReason
     """The reason with which it ends when it has all its tokens."""
+    prefix: tuple[int, ...] = ()
+    """The names of the parts of its prompt, all different; empty if they are not known."""
+    used_parts: tuple[int, ...] = ()
+    """The parts in the prefix cache that it uses."""
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None

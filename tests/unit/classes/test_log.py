@@ -118,8 +118,15 @@ def test_wildchat_has_models_and_times():
     assert rows(lines(WILDCHAT)) == [Request(2, 2, None, 1681084868.0, "gpt-4")]
 
 
-def test_times_of_mooncake_traces_are_milliseconds():
-    assert rows(lines(MOONCAKE)) == [Request(6755, 500, None, 27.482)]
+def test_times_of_mooncake_traces_are_milliseconds_and_prompts_are_named_by_parts():
+    assert rows(lines(MOONCAKE)) == [Request(6755, 500, None, 27.482, prefix=(46, 47, 2353))]
+
+
+@pytest.mark.parametrize("names", ["46", [46, "47"], [1.5], [True], [46, 46]])
+def test_parts_of_prompts_that_are_no_names_are_told_by_line(names):
+    (bad,) = rows(lines({**MOONCAKE, "hash_ids": names}))
+    assert isinstance(bad, BadRow)
+    assert str(bad).startswith("line 1: hash_ids: ")
 
 
 def test_access_logs_of_envoys_ai_gateway_have_tokens_where_an_answer_came():

@@ -90,14 +90,15 @@ happenings = st.lists(
 @given(
     arrivals,
     happenings,
-    st.sampled_from(["weights", "least-request", "round-robin"]),
+    st.sampled_from(["weights", "least-request", "round-robin", "prefix-aware"]),
 )
 def test_every_request_has_one_end_and_memory_is_kept(situation, fleet, shapes, gaps, events, balancing):
     replay = Replay(fleet, situation, shapes, balancing=balancing, events=events)
     now, sent, seen = 0.0, [], []
     for gap, prompt, output in gaps:
         now += gap
-        sent.append(Arrival(now, "llama-3.1-8b", "long" if prompt > 1000 else "short", prompt, output))
+        name = "long" if prompt > 1000 else "short"
+        sent.append(Arrival(now, "llama-3.1-8b", name, prompt, output, tuple(range(output % 3, prompt // 512))))
 
     def watched():
         for arrival in sent:
@@ -156,6 +157,34 @@ def test_a_class_is_split_by_its_weights_and_its_rest_is_turned_away(start, situ
     for replica in outcome.replicas:
         taken[replica.place] += replica.taken
     assert taken[1] / taken[0] == pytest.approx(3.0, rel=0.1)
+
+
+def conversations(*, many=30, turns=12, seconds=20.0):
+    """Turns whose prompts are those of the turn before and 256 tokens more, conversation by conversation in turn."""
+    for turn in range(turns):
+        for number in range(many):
+            prompt = 600 + 256 * turn
+            names = tuple(100 * number + part for part in range(prompt // 512))
+            yield Arrival((turn + number / many) * seconds, "llama-3.1-8b", "long", prompt, 20, names)
+
+
+def test_replicas_that_know_the_beginning_of_a_prompt_are_found_by_the_prefix_aware_gateway(start, fleet):
+    (item,) = [found for found in fleet.replica_sets if found.replicas > 0][:1]
+    four = fleet.model_copy(update={"replica_sets": (item.model_copy(update={"replicas": 4}),), "groups": ()})
+
+    def hits(balancing):
+        outcome = start(fleet=four, balancing=balancing).run(conversations())
+        assert outcome.classes[0].finished == 30 * 12
+        work = [replica.work for replica in outcome.replicas]
+        assert min(replica.taken for replica in outcome.replicas) > 0
+        return sum(found.prefix_hits for found in work) / sum(found.prefix_queries for found in work)
+
+    possible = sum((600 + 256 * (turn - 1)) // 512 * 512 for turn in range(1, 12)) / sum(
+        600 + 256 * t for t in range(12)
+    )
+    assert hits("prefix-aware") == pytest.approx(possible, rel=0.02)
+    assert hits("round-robin") < 0.9 * possible
+    assert hits("least-request") < 0.9 * possible
 
 
 def test_a_lost_node_cuts_its_requests_and_the_others_go_on(start, situation):

@@ -52,14 +52,75 @@ PACES |= {
 }
 
 
+PART = 32
+"""Tokens of a named part, two blocks."""
+
+
+class Memory:
+    """All blocks one by one: which are free, in the order in which they are taken, and what part each holds."""
+
+    def __init__(self, blocks):
+        self.free = list(range(blocks))
+        self.users = dict.fromkeys(range(blocks), 0)
+        self.holds = {}
+
+    def blocks_of_part(self, name):
+        return [block for block, held in self.holds.items() if held == name]
+
+    def find(self, names, prompt):
+        """The leading parts that are held, without the last token of the prompt."""
+        found = []
+        for number, name in enumerate(names):
+            if (number + 1) * PART > prompt - 1 or not self.blocks_of_part(name):
+                break
+            found.append(name)
+        return found
+
+    def new_for(self, found):
+        """How many of the free blocks the parts that were found are."""
+        return sum(block in self.free for name in found for block in self.blocks_of_part(name))
+
+    def open(self, found, count):
+        """The parts that were found, and new blocks up to a count."""
+        taken = [block for name in found for block in self.blocks_of_part(name)]
+        for block in taken:
+            self.users[block] += 1
+            if block in self.free:
+                self.free.remove(block)
+        return taken + [self.one() for _ in range(count - len(taken))]
+
+    def one(self):
+        block = self.free.pop(0)
+        self.users[block] = 1
+        if block in self.holds:
+            gone = self.holds[block]
+            self.holds = {other: name for other, name in self.holds.items() if name != gone}
+        return block
+
+    def close(self, taken):
+        for block in reversed(taken):
+            self.users[block] -= 1
+            if not self.users[block]:
+                self.free.append(block)
+
+    def keep(self, name, blocks):
+        if not self.blocks_of_part(name):
+            self.holds.update(dict.fromkeys(blocks, name))
+
+
 class Plain:
     """One sequence of the reference."""
 
-    def __init__(self, arrival, prompt, output):
+    def __init__(self, arrival, prompt, output, names=()):
+        self.names, self.taken = names, []
         self.arrived, self.prompt, self.output = arrival, prompt, output
-        self.generated = self.read = self.blocks = 0
+        self.generated = self.read = 0
         self.delay, self.ready, self.decoding = 0.0, None, False
         self.started = self.first_token = self.finished = None
+
+    @property
+    def blocks(self):
+        return len(self.taken)
 
     @property
     def held(self):
@@ -75,6 +136,8 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
     sequences = [Plain(*request) for request in requests]
     coming, waiting, running = list(sequences), [], []
     now, preemptions, owed = -1.0, 0, 0.0
+    joined = matures = 0
+    memory = Memory(pace.kv_blocks)
     while coming or waiting or running:
         if not running and not waiting and coming[0].arrived > now:
             now = coming[0].arrived
@@ -87,7 +150,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
         if decoders:
             step = int(owed + pace.tokens_per_step + 1e-9)
             owed += pace.tokens_per_step - step
-        free = pace.kv_blocks - sum(item.blocks for item in running)
+        free = len(memory.free)
         while step > 1 and sum(blocks_of(item.held + step) - item.blocks for item in decoders) > free:
             step -= 1
         # Blocks for the next tokens of everyone who decodes, oldest first.
@@ -95,14 +158,15 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
         while index < len(running):
             sequence = running[index]
             while sequence in running and sequence.decoding and blocks_of(sequence.held + step) > sequence.blocks:
-                while sequence in running and pace.kv_blocks - sum(item.blocks for item in running) < 1:
+                while sequence in running and not memory.free:
                     victim = running.pop()
-                    victim.blocks = victim.read = 0
+                    memory.close(victim.taken)
+                    victim.taken, victim.read = [], 0
                     victim.delay, victim.ready, victim.decoding = 0.0, None, False
                     waiting.insert(0, victim)
                     preemptions, preempted = preemptions + 1, True
                 if sequence in running:
-                    sequence.blocks += 1
+                    sequence.taken.append(memory.one())
             index += 1
         decoders = [item for item in running if item.decoding]
         budget = max(1, max_num_batched_tokens - len(decoders) * pace.positions_per_step)
@@ -115,15 +179,17 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
         while waiting and budget > 0 and not preempted and len(running) < max_num_seqs:
             item = waiting[0]
             whole = item.prompt + item.generated
-            if blocks_of(whole) > pace.kv_blocks - sum(other.blocks for other in running):
+            parts = memory.find(item.names, item.prompt)
+            shared = len(parts) * PART // BLOCK_TOKENS - memory.new_for(parts)
+            if blocks_of(whole) - shared > len(memory.free):
                 break
             running.append(waiting.pop(0))
-            item.blocks = blocks_of(whole)
+            item.taken = memory.open(parts, blocks_of(whole))
             item.started = now if item.started is None else item.started
-            found = min(int(hit_share * item.prompt), item.prompt - 1)
+            found = len(parts) * PART if item.names else min(int(hit_share * item.prompt), item.prompt - 1)
             chunks.append((item, found, min(whole, found + budget)))
             budget -= chunks[-1][2] - found
-        assert sum(item.blocks for item in running) <= pace.kv_blocks
+        assert len({block for item in running for block in item.taken}) == pace.kv_blocks - len(memory.free)
         if decoders or chunks:
             complete = sum(stop == item.prompt + item.generated for item, _, stop in chunks)
             context = sum(item.held for item in decoders)
@@ -141,16 +207,27 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
             item.generated += step
         for item, _, stop in chunks:
             item.read = stop
+            for number, name in enumerate(item.names):
+                if (number + 1) * PART <= min(stop, item.prompt):
+                    size = PART // BLOCK_TOKENS
+                    memory.keep(name, item.taken[number * size : (number + 1) * size])
             if stop == item.prompt + item.generated:
                 item.ready = now + item.delay
-        for item in running:
-            if item.ready is not None and item.ready <= now:
+                item.matures, matures = matures, matures + 1
+        # Of those that end together, the order in which blocks become free decides which prefix is lost first: decoding ones by
+        # their last token and since when they decode, then prompts that are answered by one token.
+        ended = [item for item in decoders if item.generated >= item.output]
+        ended.sort(key=lambda item: (item.output - item.generated, item.joined))
+        for item in sorted((item for item in running if item.ready is not None), key=lambda item: item.matures):
+            if item.ready <= now:
                 item.ready, item.decoding = None, True
+                item.joined, joined = joined, joined + 1
                 item.generated += 1
                 item.first_token = now if item.first_token is None else item.first_token
-        for item in [item for item in running if item.generated >= item.output]:
+                ended += [item] if item.generated >= item.output else []
+        for item in ended:
             item.finished = now
-            item.blocks = 0
+            memory.close(item.taken)
             running.remove(item)
     return sequences, preemptions
 
@@ -181,6 +258,59 @@ def test_it_does_what_the_plain_scheduler_does(requests, limit, key, share):
         assert ours.first_token == pytest.approx(theirs.first_token, abs=1e-9)
         assert ours.finished == pytest.approx(theirs.finished, abs=1e-9)
     assert engine.tally.preemptions == preemptions
+
+
+conversations = st.lists(
+    st.tuples(st.floats(0, 0.3), st.integers(1, 200), st.integers(1, 100), st.integers(0, 2), st.integers(0, 6)),
+    min_size=1,
+    max_size=20,
+)
+
+
+def named(items):
+    """Requests whose prompts share their beginning with others of the same conversation: (arrival, prompt, answer, names)."""
+    found, now = [], 0.0
+    for number, (gap, prompt, output, conversation, common) in enumerate(items):
+        now += gap
+        parts = range(-(-prompt // PART))
+        names = tuple(100 * conversation + at if at < common else 1000 + 100 * number + at for at in parts)
+        found.append((now, prompt, output, names))
+    return found
+
+
+@pytest.mark.slow
+@settings(max_examples=200)
+@given(conversations, limits, paces)
+def test_it_finds_the_prefixes_that_memory_block_by_block_holds(items, limit, key):
+    batch = {"max_num_seqs": limit[0], "max_num_batched_tokens": limit[1]}
+    engine, requests = Engine(PACES[key], **batch, part_tokens=PART), named(items)
+    served = []
+    for arrival, prompt, output, names in requests:
+        engine.advance(arrival)
+        served.append(engine.admit(prompt, output, arrival, prefix=names))
+        assert 0 <= engine.free_blocks <= engine.pace.kv_blocks
+    engine.advance(math.inf)
+    plain, preemptions = plain_run(PACES[key], requests, **batch)
+    for ours, theirs in zip(served, plain, strict=True):
+        assert ours.started == pytest.approx(theirs.started, abs=1e-9)
+        assert ours.first_token == pytest.approx(theirs.first_token, abs=1e-9)
+        assert ours.finished == pytest.approx(theirs.finished, abs=1e-9)
+    assert engine.tally.preemptions == preemptions
+    assert engine.free_blocks == engine.pace.kv_blocks
+
+
+def test_a_prefix_is_read_once_while_memory_lasts():
+    def hits(blocks, names):
+        engine = Engine(PACES[blocks, 1], max_num_seqs=2, max_num_batched_tokens=2048, part_tokens=PART)
+        for name in names:
+            engine.admit(5 * PART + 10, 2, 0.0, prefix=tuple(range(10 * name, 10 * name + 6)))
+            engine.advance(math.inf)
+        return engine.tally.prefix_hits
+
+    assert hits(40, (1, 1)) == 5 * PART
+    assert hits(40, (1, 2, 1)) == 5 * PART
+    # Of 20 blocks the second takes the 9 that nobody had used, the last of the first, and one of the first's fifth part.
+    assert hits(20, (1, 2, 1)) == 4 * PART
 
 
 def test_speculation_gives_as_many_tokens_an_iteration_as_the_estimator_counts_on():
