@@ -4,10 +4,11 @@
 that does not survive it, because most such losses never matter.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from servingplan.solve.plan.routing import kept_part
+from servingplan.solve.plan.routing import Rates, kept_part, route
 from servingplan.solve.problem.constraints import Loss
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.placement import Packing
@@ -49,13 +50,55 @@ class Survival:
         losses = self.node_losses(Packing.every_content(self.instance))
         return losses if len(losses) <= most else []
 
-    def kept(self, losses: Sequence[Loss], copies: Sequence[int], rates: Sequence[float]) -> float:
-        """The largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after the worst loss."""
-        parts = [1.0]
-        for loss in losses:
-            lost = {**dict(loss.lost), **{c: copies[c] for c in loss.gone}}
-            parts.append(kept_part(self.instance, copies, rates, lost=lost, protected=loss.protected))
-        return min(parts)
+    def kept(
+        self, losses: Sequence[Loss], copies: Sequence[int], rates: Sequence[float], *, enough: float = 0.0
+    ) -> float:
+        """The largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after the worst loss. Where
+        it is below `enough`, it may be the part that they keep after another loss that leaves too little.
+
+        The rates of the remaining copies, without a new routing, bound what is kept from below. So losses are looked at from
+        the lowest bound up, until the bound is above what was found.
+        """
+        found = [(lost, loss.protected) for loss in losses if (lost := self._lost(loss, copies))]
+        bounds = [0.0]
+        if len(found) > 1:
+            routed = route(self.instance, copies, rates)
+            bounds = [self._left(routed, copies, rates, lost=lost, protected=protected) for lost, protected in found]
+        worst = 1.0
+        for bound, (lost, protected) in sorted(zip(bounds, found, strict=False), key=lambda item: item[0]):
+            if bound >= worst or worst < enough:
+                break
+            worst = min(worst, kept_part(self.instance, copies, rates, lost=lost, protected=protected))
+        return worst
+
+    @staticmethod
+    def _lost(loss: Loss, copies: Sequence[int]) -> Mapping[int, int]:
+        """The copies of each shape that a loss takes."""
+        lost = {**dict(loss.lost), **{c: copies[c] for c in loss.gone}}
+        return {c: count for c, count in lost.items() if count and copies[c]}
+
+    def _left(
+        self,
+        routed: Rates,
+        copies: Sequence[int],
+        rates: Sequence[float],
+        *,
+        lost: Mapping[int, int],
+        protected: Sequence[int],
+    ) -> float:
+        """The least part of a protected class's rate that is left if each shape goes on with its part of the routing. A class
+        with a limit on its mean quality loss keeps its mix, so it is left the smallest part of any of its shapes."""
+        capacity = self.instance.capacity
+        part = {c: min(1.0, capacity(c, max(0, copies[c] - n)) / capacity(c, copies[c])) for c, n in lost.items()}
+        served = [0.0] * len(rates)
+        smallest = [1.0] * len(rates)
+        for (c, k), rate in routed.items():
+            served[k] += rate * part.get(c, 1.0)
+            smallest[k] = min(smallest[k], part.get(c, 1.0))
+        for k, cls in enumerate(self.instance.classes):
+            if cls.quality_loss_limit is not None:
+                served[k] = smallest[k] * math.fsum(rate for (_, j), rate in routed.items() if j == k)
+        return min((served[k] / rates[k] for k in protected if rates[k] > 0), default=1.0)
 
     def targets(self, packing: Packing, targets: tuple[float, ...]) -> tuple[float, ...] | None:
         """Targets (requests/s by class) at which this packing may be routed so that protected classes keep them after any loss.
@@ -68,6 +111,6 @@ class Survival:
             return targets
         if self.instance.question.objective == "MinimizeCost":
             asked = [cls.requests_per_second for cls in self.instance.classes]
-            return targets if all(self.kept([loss], packing.copies, asked) >= 1.0 - HELD for loss in losses) else None
+            return targets if self.kept(losses, packing.copies, asked, enough=1.0 - HELD) >= 1.0 - HELD else None
         part = self.kept(losses, packing.copies, targets)
         return tuple(target * part for target in targets) if part > 0 else None

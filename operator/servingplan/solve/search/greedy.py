@@ -31,13 +31,18 @@ def first_plan(instance: Instance, effort: Effort) -> Plan | None:
 def _covered(
     instance: Instance, effort: Effort, targets: Sequence[float], *, whole_price: bool, anyhow: bool
 ) -> Draft | None:
-    """The greedy cover with the most service. It stops when the time is up, unless a plan must be found `anyhow`."""
+    """The greedy cover with the most service. It stops when the time is up, unless a plan must be found `anyhow`; then it stops
+    with the first one."""
     order = dearest_first(instance)
+    needed = anyhow
 
     def cover(rates: Sequence[float]) -> Draft | None:
-        if effort.stop() and not anyhow:
+        nonlocal needed
+        if effort.stop() and not needed:
             return None
-        return by_class(instance, rates, order=order, whole_price=whole_price)
+        draft = by_class(instance, rates, order=order, whole_price=whole_price)
+        needed = needed and not (draft and any(draft.copies))
+        return draft
 
     return most_served(instance, cover, steps=effort.params.cover_steps, targets=targets)
 
