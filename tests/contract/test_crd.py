@@ -168,6 +168,7 @@ def test_the_smallest_plan_is_accepted_with_whole_numbers_for_money(cluster):
     cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(plan(spec)))
 
 
+QUARTER_OF_AN_HOUR = {"start": "2026-12-01T08:00:00Z", "end": "2026-12-01T08:15:00Z"}
 BACKWARDS = {"start": "2026-12-02T00:00:00Z", "end": "2026-12-01T00:00:00Z"}
 BAD = [
     (("budget", "dollarsPerHour"), "-1", "spec.budget.dollarsPerHour"),
@@ -197,6 +198,12 @@ BAD = [
     ((*POOL, "resize", "replicasPath"), ".metadata.generation", "spec.nodePools[0].resize.replicasPath"),
     ((*POOL, "reservation"), {"nodes": 1, "start": "2026-12-01"}, "spec.nodePools[0].reservation.start"),
     ((*POOL, "reservation"), {"nodes": 1, **BACKWARDS}, "spec.nodePools[0].reservation.end"),
+    ((*POOL, "reservation"), {"nodes": 1, **QUARTER_OF_AN_HOUR}, "spec.nodePools[0].reservation.notice"),
+    (
+        (*POOL, "reservation"),
+        {"nodes": 1, **QUARTER_OF_AN_HOUR, "notice": "1h"},
+        "spec.nodePools[0].reservation.notice",
+    ),
     ((*MODEL, "engine", "priorityClassName"), "Not a name", "spec.models[0].engine.priorityClassName"),
     ((*MODEL, "topologySpread"), {"topologyKey": "a/b/c"}, "spec.models[0].topologySpread.topologyKey"),
     (("gateway", "httpRoute", "hostnames"), ["a_b"], "spec.gateway.httpRoute.hostnames[0]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,7 @@ from servingplan.api.scalars import (
     NamespaceName,
     ObjectName,
     PositiveDecimal,
+    seconds_of,
 )
 from servingplan.api.wire import Rule, Wire, map_list, refuse_duplicates
 from servingplan.model.names import DEVICE_ATTRIBUTE_PATTERN, GPU_RESOURCE_PATTERN
@@ -109,7 +111,22 @@ class Reservation(Wire):
             lambda item: item.start is None or item.end is None or item.start < item.end,
             "end is not after start: correct one of them",
         ),
+        Rule(
+            "notice",
+            "!has(self.start) || !has(self.end) || self.start >= self.end || "
+            "timestamp(self.start) + duration(has(self.notice) ? self.notice : '15m') < timestamp(self.end)",
+            lambda item: not item.is_all_notice,
+            "notice is as long as the reservation, which would never be used: shorten notice, or correct start or end",
+        ),
     )
+
+    @property
+    def is_all_notice(self) -> bool:
+        """Whether replicas would have to leave before the reservation begins."""
+        if self.start is None or self.end is None or self.start >= self.end:
+            return False
+        lasts = datetime.fromisoformat(self.end) - datetime.fromisoformat(self.start)
+        return lasts.total_seconds() <= seconds_of(self.notice)
 
 
 class NodePool(Wire):
