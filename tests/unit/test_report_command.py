@@ -349,6 +349,35 @@ def test_the_plan_in_force_is_shown_where_a_world_has_one(tmp_path):
     assert {row["deployment"] for row in content["latency"]} == {row["deployment"] for row in content["flows"]}
 
 
+def test_what_engines_measured_stands_beside_what_was_predicted(tmp_path):
+    driver = operator(plan())
+    driver.settle()
+    seen = driver.cluster.observe().model_dump(mode="json")
+    (deployment, *_) = seen["plan"]["status"]["deployments"]
+    deployment["learned"] = {
+        "at": "2026-01-01T00:00:00Z",
+        "requestsPerSecond": "1",
+        "percentile": "95",
+        "ttftSeconds": {"observed": "0.3", "predicted": "0.2"},
+        "ttftPercentileSeconds": {"observed": "0.77", "predicted": "0.5"},
+        "tpotSeconds": {"observed": "0.0321", "predicted": "0.03"},
+        "rateFactor": "1",
+        "ttftFactor": "1",
+        "tpotFactor": "1",
+    }
+    world, file, html = (tmp_path / name for name in ("world.json", "plan.yaml", "page.html"))
+    world.write_text(json.dumps(seen))
+    manifest = {"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", "metadata": {"name": "chat"}}
+    file.write_text(yaml.safe_dump({**manifest, "spec": plan()}))
+    done = run("report", file, "--world", world, "--budget", "0:100:3", "-o", html)
+    assert done.exit_code == 0, done.output
+    table = Page(html.read_text()).tables["latency"]
+    place = table[0].index("observed")
+    found = {row[1]: row[place] for row in table[1:] if row[place]}
+    assert found == {"TTFT": "0.77 (P95)", "TPOT": "0.0321 (mean)"}
+    assert "observed P95: 0.77 s, all classes of its Deployment" in html.read_text()
+
+
 def test_a_mix_is_shown_by_its_multiple(tmp_path):
     html = tmp_path / "page.html"
     done = run("report", small(tmp_path, objective="MaximizeService"), "--budget", "4:8:2", "-o", html)

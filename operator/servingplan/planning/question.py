@@ -66,6 +66,19 @@ class Posed:
     sunk_dollars_per_hour: float = 0.0
     """The part of the spec's budget that the question leaves out, because the plan cannot change what it is spent on."""
 
+    def facts_of(self, item: ReplicaSet) -> ShapeFacts | None:
+        """The facts of the shape that a replica set has; None if it is no longer offered."""
+        for facts in self.shapes.values():
+            same = (facts.model.name, facts.variant.name, facts.tensor_parallel) == (
+                item.model,
+                item.variant,
+                item.tensor_parallel,
+            )
+            legs = [(leg.pool.name, leg.stages) for leg in facts.layout.legs]
+            if same and legs == item.legs and facts.written_settings == item.settings:
+                return facts
+        return None
+
 
 def pose(
     *,

@@ -12,7 +12,7 @@ from servingplan.model.decision import Finding
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.planning import words
 from servingplan.planning.explain import Explained
-from servingplan.planning.question import Posed, pose
+from servingplan.planning.question import pose
 from servingplan.planning.shapes import ShapeFacts, slo_of
 from servingplan.planning.situation import Situation
 
@@ -46,7 +46,8 @@ def content(
         lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
-    facts = {item.deployment: _facts_of(posed, item) for item in fleet.replica_sets}
+    facts = {item.deployment: posed.facts_of(item) for item in fleet.replica_sets}
+    observed = {item.get("name"): item.get("learned") for item in situation.world.plan.status.get("deployments") or ()}
     asked = math.fsum(item.requests_per_second for item in fleet.classes)
     served = math.fsum(item.planned_requests_per_second for item in fleet.classes)
     return {
@@ -76,7 +77,7 @@ def content(
             if rate > 0
         ],
         "latency": [
-            row for item in fleet.replica_sets for row in _latencies(item, facts[item.deployment])
+            row for item in fleet.replica_sets for row in _latencies(item, facts[item.deployment], observed)
         ],
         "limits": _limits(explained),
         "alternatives": [
@@ -167,9 +168,11 @@ def _class(fleet: Fleet, model: Any, item: Any) -> Json:
     }
 
 
-def _latencies(item: ReplicaSet, facts: ShapeFacts | None) -> list[Json]:
-    """The predictions of the profile for each class that a replica set serves."""
+def _latencies(item: ReplicaSet, facts: ShapeFacts | None, observed: Mapping[str, Any]) -> list[Json]:
+    """The predictions of the profile for each class that a replica set serves, beside what its engines measured, which is of
+    all its classes together."""
     rows = []
+    seen = observed.get(item.deployment) or {}
     for name, rate in sorted(item.planned.items()):
         found = facts.estimates.get(name) if facts is not None else None
         if rate > 0 and found is not None:
@@ -185,23 +188,27 @@ def _latencies(item: ReplicaSet, facts: ShapeFacts | None) -> list[Json]:
                     "tpot_band": list(found.tpot_band),
                     "tpot_percentile_seconds": found.tpot_percentile_seconds,
                     "source": str(found.source),
+                    "observed_percentile": _observed(seen.get("percentile")),
+                    **{
+                        f"observed_{name}": _observed((seen.get(field) or {}).get("observed"))
+                        for name, field in _OBSERVED.items()
+                    },
                 }
             )
     return rows
 
 
-def _facts_of(posed: Posed, item: ReplicaSet) -> ShapeFacts | None:
-    """The facts of the shape that a replica set has; None if it is no longer offered."""
-    for facts in posed.shapes.values():
-        same = (facts.model.name, facts.variant.name, facts.tensor_parallel) == (
-            item.model,
-            item.variant,
-            item.tensor_parallel,
-        )
-        legs = [(leg.pool.name, leg.stages) for leg in facts.layout.legs]
-        if same and legs == item.legs and facts.written_settings == item.settings:
-            return facts
-    return None
+_OBSERVED = {
+    "ttft_seconds": "ttftSeconds",
+    "tpot_seconds": "tpotSeconds",
+    "ttft_percentile_seconds": "ttftPercentileSeconds",
+    "tpot_percentile_seconds": "tpotPercentileSeconds",
+}
+"""Fields of a Deployment's status, by their names on the page."""
+
+
+def _observed(text: str | None) -> float | None:
+    return None if text is None else float(text)
 
 
 def _limits(explained: Explained) -> list[Json]:

@@ -276,7 +276,8 @@ def _apart(places: Sequence[tuple[float, str, str]]) -> list[tuple[float, str, s
 
 
 def latency(page: Content) -> Figure:
-    """TTFT and TPOT of each class as parts of their limits: predicted, and simulated where there is a replay."""
+    """TTFT and TPOT of each class as parts of their limits: predicted, observed by the engines where the plan learns, and
+    simulated where there is a replay."""
     rows = latency_rows(page)
     figure = Figure(WIDTH, 34.0 * len(rows) + 50, "Latency of each class as a part of its limit, as in the table below")
     left, width, most = 270.0, 640.0, 1.25
@@ -308,6 +309,10 @@ def latency(page: Content) -> Figure:
             path = f"M{at:.1f} {y - 1:.1f} l6 11 l-6 11 l-6 -11 Z"
             title = f"predicted: {item['predicted']:.3g} s at the {item['percentile']}th percentile"
             figure.marks.append(Stroke(path, "predicted", title))
+        if item["observed"] is not None:
+            at = x(item["observed"] / limit)
+            title = f"observed {item['observed_at']}: {item['observed']:.3g} s, all classes of its Deployment"
+            figure.boxes.append(Box(at - 2, y - 3, 4, 26, "observed", title))
     foot = 34.0 * len(rows) + 10
     for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
         kind = "limit" if part == 1.0 else "grid"
@@ -321,7 +326,8 @@ def latency_rows(page: Content) -> list[dict[str, Any]]:
     """One row for TTFT and one for TPOT of each class.
 
     A row has the limit, the worst predicted percentile over the replicas that serve the class with the mean there and the band
-    around it, and the simulated percentiles.
+    around it, the simulated percentiles, and the worst that the engines of a Deployment measured: its percentile, or its mean
+    if it has none.
     """
     simulated = {}
     if page["replay"]:
@@ -333,6 +339,7 @@ def latency_rows(page: Content) -> list[dict[str, Any]]:
             found = [row for row in page["latency"] if row["class"] == item["name"] and row[name] is not None]
             slowest = max(found, key=lambda row: row[name], default=None)
             mean = None if slowest is None else slowest[f"{key}_seconds"]
+            observed, at = _observed([row for row in page["latency"] if row["class"] == item["name"]], key)
             rows.append(
                 {
                     "class": item["name"],
@@ -342,7 +349,20 @@ def latency_rows(page: Content) -> list[dict[str, Any]]:
                     "predicted": None if slowest is None else slowest[name],
                     "mean": mean,
                     "band": None if slowest is None else [mean * ratio for ratio in slowest[f"{key}_band"]],
+                    "observed": observed,
+                    "observed_at": at,
                     "simulated": simulated.get(item["name"], {}).get(f"{key}_seconds") or None,
                 }
             )
     return rows
+
+
+def _observed(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float | None, str]:
+    """The largest observed latency of these rows, and which one it is; with None if nothing was observed."""
+    tails = [
+        (row[f"observed_{key}_percentile_seconds"], f"P{row['observed_percentile']:g}")
+        for row in rows
+        if row[f"observed_{key}_percentile_seconds"] is not None and row["observed_percentile"] is not None
+    ]
+    means = [(row[f"observed_{key}_seconds"], "mean") for row in rows if row[f"observed_{key}_seconds"] is not None]
+    return max(tails or means, default=(None, ""))
