@@ -5,15 +5,18 @@
 Plans for the largest multiple of the mixes of Jiang et al. at their prices and stock. Every replica set gets a true speed: the
 quantile of its band of rates (`profiles/bands`) at a probability that is drawn evenly inside the band, from 0.1 to 0.9. All its
 iterations take as much longer or shorter. The plan's traffic, Poisson at the planned rates, runs through the simulated fleet. A
-plan is kept if every class has its promised share of admitted requests within both limits.
+plan is kept if every class has its promised share of admitted requests within both limits, but for what chance alone would
+explain: a share is broken if so few in time are less likely than 1 % where the promise is just kept (normal approximation).
 """
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import product
+from statistics import NormalDist
 from typing import NamedTuple
 
 from benchmarks.fleet import plan_of
@@ -35,6 +38,7 @@ CONFIDENCES = ("0.5", "0.75", "0.9")
 DRAWS = 4
 INSIDE = (0.1, 0.9)
 """The probabilities between which a band lies."""
+ONE_PERCENT = NormalDist().inv_cdf(0.99)
 
 
 class Kept(NamedTuple):
@@ -78,10 +82,15 @@ class Drawn:
         return replay.run(generated(self.situation.spec, Stream(seconds, faster=faster, seed=seed))).classes
 
 
+def least_in_time(share: float, requests: int) -> float:
+    """The fewest requests in time that do not show that fewer than this share are."""
+    return share * requests - ONE_PERCENT * math.sqrt(share * (1 - share) * requests)
+
+
 def kept(figures: list[ClassFigures]) -> Kept:
     """Which promises were kept, of the classes that had requests."""
     served = [item for item in figures if item.arrived > item.turned_away]
-    good = [item.in_time >= item.percentile / 100 * (item.arrived - item.turned_away) for item in served]
+    good = [item.in_time >= least_in_time(item.percentile / 100, item.arrived - item.turned_away) for item in served]
     return Kept(all(good), sum(good), len(good))
 
 

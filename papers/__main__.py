@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from papers.p1 import replanning
 from papers.p1 import simulated_tables as simulated
 from papers.p1 import tables as p1
 from papers.p2 import rolling
@@ -19,7 +20,9 @@ P2_FULL = (
 def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments, run, print, and write where asked."""
     parser = argparse.ArgumentParser(prog="python -m papers", description="Run the tables of the papers again.")
-    parser.add_argument("--only", choices=(p1.PAPER, simulated.PAPER, p2.PAPER, rolling.PAPER), help="one part")
+    parser.add_argument(
+        "--only", choices=(p1.PAPER, replanning.PAPER, simulated.PAPER, p2.PAPER, rolling.PAPER), help="one part"
+    )
     parser.add_argument("--full", action="store_true", help="what docs/papers.md holds: all sizes, seeds and searches")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="the page whose parts are replaced, docs/papers.md")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep what was simulated there, and go on from that")
@@ -27,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep, full = options.keep, options.full
     parts: dict[str, Callable[[], str]] = {
         p1.PAPER: lambda: p1.part(p1.FULL if full else p1.QUICK),
+        replanning.PAPER: replanning.part,
         simulated.PAPER: lambda: simulated.part(simulated.FULL if full else simulated.QUICK, keep),
         rolling.PAPER: lambda: rolling.part(rolling.FULL if full else rolling.QUICK, keep),
     }
