@@ -64,10 +64,13 @@ def test_open_ends():
     assert reserved(NodePool.model_validate({**written(), "reservation": None}), START) is None
 
 
-def test_a_notice_longer_than_the_window_begins_with_it():
-    short = spec(nodes=4, start=START, end=END, notice="48h")
-    assert reserved(short, "2026-12-01T07:00:00Z").reason == "NotReservedYet"
-    assert reserved(short, START).reason == "ReservationEnds"
+def test_a_notice_as_long_as_the_window_is_refused_and_one_that_is_a_second_shorter_is_not():
+    hours = {"start": "2026-12-01T08:00:00Z", "end": "2026-12-01T09:00:00Z"}
+    with pytest.raises(ValidationError, match="notice is as long as the reservation"):
+        spec(nodes=4, **hours, notice="1h")
+    short = spec(nodes=4, **hours, notice="59m59s")
+    assert reserved(short, hours["start"]).reason == "Reserved"
+    assert reserved(short, "2026-12-01T08:00:01Z").reason == "ReservationEnds"
 
 
 def test_a_floor_does_not_ask_for_nodes_outside_the_window():
