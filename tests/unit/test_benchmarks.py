@@ -1,6 +1,7 @@
 """The benchmarks load, and what they find becomes a page. How long anything takes is not tested here."""
 
 import importlib
+import random
 
 import pytest
 
@@ -50,6 +51,21 @@ def test_the_plans_of_benchmarks_serve():
     assert served(losses.searched_plan("searched", "1"))[0] > 0
     assert served(importlib.import_module("benchmarks.many_plans").plan("1"))[0] == pytest.approx(1)
     assert served(importlib.import_module("benchmarks.large_cluster").plan(5, 2))[0] == pytest.approx(40)
+
+
+def test_plans_with_drawn_timings_keep_more_where_engines_are_faster():
+    """What `python -m benchmarks.drawn_timings` does for the table in docs/fleet.md, with one plan and few seconds."""
+    drawn = importlib.import_module("benchmarks.drawn_timings")
+    plan = drawn.Drawn("8B", "T1", 30.0, "0.75")
+    sets = len(plan.fleet.replica_sets)
+    speeds = list(plan.slowdowns(random.Random(1)))
+    assert len(speeds) == sets
+    assert all(0.2 < speed < 5 for speed in speeds)
+    fast, slow = (drawn.kept(plan.run([slowdown] * sets, 20.0, 1)) for slowdown in (0.5, 4.0))
+    assert fast.plan
+    assert slow.classes < fast.classes == fast.of == 9
+    assert drawn.least_in_time(0.95, 0) == 0
+    assert 0.95 * 400 - 12 < drawn.least_in_time(0.95, 400) < 0.95 * 400 - 9
 
 
 def test_the_page_says_for_each_figure_whether_the_goal_is_met():

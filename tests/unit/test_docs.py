@@ -53,6 +53,7 @@ NOT_RUN = [
     ("RELEASING.md", "release", "gh attestation verify FILE --repo OWNER/servingplan"),
     ("docs/fleet.md", "long", "python -m benchmarks.fleet"),
     ("docs/fleet.md", "long", "python -m benchmarks.closed_loop FOLDER"),
+    ("docs/fleet.md", "long", "python -m benchmarks.drawn_timings 200"),
     ("docs/install.md", "Docker", "make image && kind load image-archive dist/servingplan-0.1.0.tar"),
     ("docs/install.md", "wheel", "pip install servingplan-0.1.0-py3-none-any.whl"),
     ("docs/live.md", "krew", "make krew"),
