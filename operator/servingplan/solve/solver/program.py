@@ -302,13 +302,9 @@ class Program:
             steps = [slack / max(abs(cost), EQUAL) + INTEGRAL for cost in costs]
             possible = [(value - step, value + step) for value, step in zip(relaxed.values, steps, strict=True)]
         more = self._within(possible, terms, sense, replace(limits, seconds=clock.remaining_seconds()), costs)
-        if more.bound is None:
-            more = replace(more, bound=relaxed.value)
-        return (
-            more
-            if more.value is not None or found.value is None
-            else replace(found, stopped=more.stopped, bound=more.bound)
-        )
+        if more.value is None and found.value is not None:
+            return replace(found, stopped="deadline", bound=relaxed.value)
+        return more if more.infeasible or more.bound is not None else replace(more, bound=relaxed.value)
 
     def _within(
         self,
