@@ -104,6 +104,34 @@ def test_other_fleets_and_balancings_stand_beside_the_plan(plan, trace):
     assert fleets[3]["dollars_per_hour"] == fleets[0]["dollars_per_hour"]
 
 
+def test_what_a_reader_may_not_expect_is_told(plan, trace, tmp_path):
+    text = yaml.safe_load(plan.read_text())
+    (model,) = text["spec"]["models"]
+    classes = [{**item, "requestsPerSecond": "1"} for item in model["classes"]]
+    text["spec"]["models"].append({**model, "name": "llama-3.2-1b", "classes": classes})
+    two = tmp_path / "two.yaml"
+    two.write_text(yaml.safe_dump(text))
+    events = tmp_path / "events.yaml"
+    events.write_text("- {at: 5, event: Refused, pool: l40s}\n- {at: 500, event: NodeLost, pool: l40s}\n")
+    told = run(two, "--trace", trace, "--events", events, "--against", "prefix-aware", "-o", "json")
+    assert told.exit_code == 0, told.output
+    notes = told.stderr
+    assert "note: 600 requests name no model and went to llama-3.1-8b; --model NAME gives them to another one" in notes
+    assert (
+        "note: no request names the beginning of its prompt, so prefix-aware balances by queue and memory alone"
+        in notes
+    )
+    assert "note: of 2 events, 1 come after the last request, at 60 s, and change nothing" in notes
+    own = json.loads(told.stdout)["fleets"][0]
+    assert own["events"][0] == "5 s: l40s gives no more nodes, which changes nothing here: this fleet rents none"
+    mixed = run(two, "--generate", 5, "--mix", "T1", "--model", "llama-3.2-1b", "--rate", 3, "-o", "json").stderr
+    assert (
+        "note: mix T1 goes to llama-3.2-1b at 3 requests/s; the plan is made for its own classes, which together have 2"
+        in mixed
+    )
+    assert "name no model" not in mixed
+
+
 def test_prompts_that_begin_alike_are_found_in_the_cache(plan, tmp_path):
     trace = tmp_path / "mooncake.jsonl"
     rows = [
@@ -173,7 +201,9 @@ def test_a_mix_goes_to_one_model_and_its_requests_find_their_classes(plan):
     for arguments, words in (
         (("--mix", "T9", "--generate", 5), "must be one of T1, T2, T3"),
         (("--mix", "T1", "--generate", 5, "--model", "other"), "is none of the plan's models"),
-        (("--generate", 5, "--rate", 5), "goes with --trace or --mix"),
+        (("--generate", 5, "--rate", 5), "the plan's classes have rates of their own"),
+        (("--mix", "T1", "--trace", "-"), "give --generate SECONDS in place of --trace"),
+        (("--mix", "T1", "--generate", 5, "--rate", 0), "--rate: 0: must be above 0"),
     ):
         refused = run(plan, *arguments)
         assert refused.exit_code != 0
@@ -252,7 +282,7 @@ def test_the_table_tells_who_was_cut_as_not_served_rather_than_turned_away(plan,
             "event 1: pool: 'h100': is none of the plan's pools; give one of l40s",
         ),
         ("- {at: 1, event: NodeLost, pool: l40s, colour: red}", "event 1: colour"),
-        ("- 5", "event 1: event: 5"),
+        ("- 5", "event 1: 5: must be a mapping"),
         (
             "- {at: 9, event: Slow, pool: l40s}\n\n- at: 8.5\n  event: NodeLost\n  pool: l40s\n",
             "events.yaml line 3, event 2: at: 8.5: is before the event above it, at 9; sort them by time",
@@ -317,7 +347,7 @@ def test_the_operator_stands_beside_the_plan_and_answers_to_events(plan, tmp_pat
         (("--trace", "-", "--against", "melange"), "standard input can be read once"),
         (("--generate", "5", "--against", "magic"), "--against: 'magic': is not known; give some of: least-request"),
         (("--generate", "5", "--faster", "0"), "--faster: 0: must be above 0"),
-        (("--generate", "5", "--rate", "3"), "--rate: 3: must be above 0, and goes with --trace"),
+        (("--generate", "5", "--rate", "3"), "--rate: the plan's classes have rates of their own"),
         (("--trace", "nowhere.csv"), "nowhere.csv: cannot be read: No such file or directory; name a readable file"),
     ],
 )

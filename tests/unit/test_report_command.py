@@ -426,7 +426,19 @@ def test_a_wrong_use_leaves_with_two(tmp_path, arguments, said):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     result = run("report", small(tmp_path), "--budget", "4:8:2", "-o", tmp_path / "no" / "page.html")
     assert result.exit_code == 2
-    assert "cannot be written: No such file or directory; give a file in a folder that exists" in result.stderr
+    assert "its folder does not exist; make it, or give a file in a folder that exists" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "damage", [[], ["fleet"], [{}], [{"classes": [5]}], [{"classes": [{"model": "m", "name": "k"}]}]]
+)
+def test_a_damaged_replay_is_refused_with_how_to_write_one(tmp_path, damage):
+    path = tmp_path / "r.json"
+    result = json.loads(run("replay", small(tmp_path), "--generate", "2", "-o", "json").stdout)
+    path.write_text(json.dumps({**result, "fleets": damage}))
+    refused = run("report", small(tmp_path), "--replay", path, "-o", tmp_path / "page.html")
+    assert refused.exit_code == 2
+    assert "is no whole result of servingplan replay; write one by: servingplan replay PLAN.yaml" in refused.stderr
 
 
 def test_a_replay_of_another_plan_is_refused(tmp_path):

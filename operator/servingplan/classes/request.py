@@ -38,6 +38,8 @@ class BadRow(NamedTuple):
 
     @override
     def __str__(self) -> str:
+        if self.value is None:
+            return f"line {self.line}: {self.column}: {self.why}"
         shown = repr(self.value)
         return f"line {self.line}: {self.column}: {shown if len(shown) <= 60 else shown[:57] + '...'}: {self.why}"
 

@@ -142,10 +142,14 @@ def replay(
         fail("give either --trace FILE or --generate SECONDS")
     if faster <= 0:
         fail(f"--faster: {faster:g}: must be above 0")
-    if mix is not None and (generate is None or mix not in MIXES):
-        fail(f"--mix: {mix!r}: must be one of {', '.join(MIXES)}, and goes with --generate")
-    if rate is not None and (rate <= 0 or (generate is not None and mix is None)):
-        fail(f"--rate: {rate:g}: must be above 0, and goes with --trace or --mix")
+    if mix is not None and mix not in MIXES:
+        fail(f"--mix: {mix!r}: must be one of {', '.join(MIXES)}")
+    if mix is not None and generate is None:
+        fail("--mix: takes the place of the plan's classes in --generate; give --generate SECONDS in place of --trace")
+    if rate is not None and rate <= 0:
+        fail(f"--rate: {rate:g}: must be above 0")
+    if rate is not None and generate is not None and mix is None:
+        fail("--rate: the plan's classes have rates of their own; give --faster FACTOR, or a --mix")
     if operator and world is not None:
         fail("--operator: begins with the plan's own pools, not with a live cluster; leave out --world")
     manifest = read_plan(plan_file)
@@ -198,7 +202,7 @@ def replay(
     of = of_trace(told, name=source.name)
     result: Json = {"version": 1, "plan": situation.world.plan.key, "trace": of, "seed": seed, "fleets": fleets}
     result["world"] = situation.world.model_dump(mode="json", exclude_defaults=True)
-    for line in remarks(of):
+    for line in (*remarks(of), *_further_remarks(situation, source, told, happening, rivals)):
         typer.echo(f"note: {line}", err=True)
     if output is Output.JSON:
         typer.echo(json.dumps(result, indent=1))
@@ -226,6 +230,32 @@ def remarks(trace: Json) -> Iterator[str]:
         yield f"requests to models that the plan does not have went to the one that stands in: {names}{more}"
 
 
+def _further_remarks(
+    situation: Situation, source: _Source, told: Told, events: tuple[Event, ...], rivals: list[str]
+) -> Iterator[str]:
+    """What a reader of the results may not expect."""
+    models = [item.name for item in situation.spec.models]
+    if source.mixture is not None:
+        of = source.mixture
+        yield (
+            f"mix {of.name} goes to {of.model} at {of.requests_per_second:g} requests/s; the plan is made for its own classes, "
+            f"which together have {_declared(situation, of.model):g}"
+        )
+    elif told.unnamed and len(models) > 1:
+        yield f"{told.unnamed} requests name no model and went to {told.stands_in}; --model NAME gives them to another one"
+    if PREFIX_AWARE in rivals and not told.with_prefix:
+        yield f"no request names the beginning of its prompt, so {PREFIX_AWARE} balances by queue and memory alone"
+    late = sum(event.at > told.seconds for event in events)
+    if late:
+        yield f"of {len(events)} events, {late} come after the last request, at {told.seconds:.0f} s, and change nothing"
+
+
+def _declared(situation: Situation, model: str) -> float:
+    """The requests/s of all classes of a model in the plan."""
+    of = next(item for item in situation.spec.models if item.name == model)
+    return sum(float(item.requests_per_second) for item in of.effective_classes)
+
+
 def _rows(count: int, one: str, more: str) -> str:
     return f"1 row {one}" if count == 1 else f"{count} rows {more}"
 
@@ -244,7 +274,7 @@ def _mixture(situation: Situation, mix: str, model: str | None, rate: float | No
     name = model or next(iter(models))
     if name not in models:
         fail(f"--model: {name!r}: is none of the plan's models; give one of {', '.join(models)}")
-    declared = sum(float(item.requests_per_second) for item in models[name].effective_classes)
+    declared = _declared(situation, name)
     if rate is None and declared == 0:
         fail(f"--mix: {mix}: {name} has no rate in the plan; give --rate")
     return _Mixture(mix, name, rate or declared)
@@ -339,7 +369,9 @@ def _events(path: str | None, situation: Situation) -> tuple[Event, ...]:
             try:
                 items += [(number, json.loads(line))] if line.strip() else []
             except json.JSONDecodeError as error:
-                fail(f"{path} line {number}: neither YAML nor JSON: {error.msg}; give a list of events")
+                fail(
+                    f"{path} line {number}: neither a YAML list nor JSON, one event a line: {error.msg}; correct the line"
+                )
     return events_of(items, situation.spec, name=path)
 
 
@@ -518,6 +550,22 @@ def read_result(path: str) -> Json:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         fail(f"{path}: cannot be read: {cause(error)}; give a file that servingplan replay -o json wrote")
-    if not isinstance(result, dict) or result.get("version") != 1 or "fleets" not in result or "trace" not in result:
-        fail(f"{path}: is no result of servingplan replay -o json")
-    return result
+    if not _is_result(result):
+        fail(
+            f"{path}: is no whole result of servingplan replay; write one by: servingplan replay PLAN.yaml ... -o json > {path}"
+        )
+    found: Json = result
+    return found
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a value has the parts that a page shows."""
+    if not isinstance(value, dict) or value.get("version") != 1 or not isinstance(value.get("trace"), dict):
+        return False
+    fleets = value.get("fleets")
+    if not isinstance(fleets, list) or not fleets or not all(isinstance(fleet, dict) for fleet in fleets):
+        return False
+    classes = [item for fleet in fleets for item in fleet.get("classes") or [None]]
+    return all(
+        isinstance(item, dict) and {"model", "name", "ttft_seconds", "tpot_seconds"} <= item.keys() for item in classes
+    )

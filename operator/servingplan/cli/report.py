@@ -42,6 +42,8 @@ def report(
     profiles: ProfileFiles = None,
 ) -> None:
     """Write a page about a plan: its fleet, who serves what, dollars, limits, the budget curve, latency."""
+    if output != "-" and not Path(output).absolute().parent.is_dir():
+        fail(f"--output: {output}: its folder does not exist; make it, or give a file in a folder that exists")
     result = None if replay is None else read_result(replay)
     from servingplan.cli.imagine import with_profiles
     from servingplan.planning.situation import Situation

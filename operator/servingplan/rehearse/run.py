@@ -63,6 +63,8 @@ class Course:
 class Rehearsal(Replay):
     """The operator on the clock of a trace. ``run`` once."""
 
+    _of_a_refusal = ""
+
     def __init__(
         self,
         stage: Stage,

@@ -12,6 +12,7 @@ from servingplan.errors import InputError, in_words
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class PoolEvent(BaseModel):
@@ -27,7 +28,7 @@ class PoolEvent(BaseModel):
     pool: str
     seconds: Positive | None = None
     """The duration; None: to the end."""
-    factor: Positive = 2.0
+    factor: Factor = 2.0
     """How many times slower the engines are, for the event Slow."""
 
     @property
@@ -54,7 +55,7 @@ class DemandEvent(BaseModel):
     """The class of the model; None: all."""
     seconds: Positive | None = None
     """Surge: the duration; None: to the end. Launch: how long rates rise; None: they are there at once."""
-    factor: Positive = 2.0
+    factor: Factor = 2.0
     """By how much rates change, for the event Surge."""
 
     @property
@@ -83,17 +84,22 @@ def events_of(items: Iterable[tuple[int, Any]], spec: PlanSpec, *, name: str) ->
     found: list[Event] = []
     for number, (line, item) in enumerate(items, start=1):
         where = f"{name} line {line}, event {number}"
-        kind = item.get("event") if isinstance(item, dict) else None
-        if isinstance(item, dict) and (not isinstance(kind, str) or kind not in _KINDS):
+        if not isinstance(item, dict):
+            raise InputError(where, item, "must be a mapping with at, event, and its pool or model")
+        kind = item.get("event")
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise InputError(f"{where}: event", kind, f"must be one of {', '.join(_KINDS)}")
+        pools = {pool.name for pool in spec.node_pools}
+        if _KINDS[kind] is PoolEvent and "pool" not in item:
+            raise InputError(f"{where}: pool", None, f"is required; give one of {', '.join(sorted(pools))}")
         try:
-            event = _KINDS[kind or "NodeLost"].model_validate(item)
+            event = _KINDS[kind].model_validate(item)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "event"
             raise InputError(f"{where}: {field}", first["input"], in_words(first)) from error
         if isinstance(event, PoolEvent):
-            _check_name(f"{where}: pool", event.pool, {pool.name for pool in spec.node_pools}, "the plan's pools")
+            _check_name(f"{where}: pool", event.pool, pools, "the plan's pools")
         else:
             _check_demand(where, event, spec, found)
         if found and event.at < found[-1].at:
@@ -108,7 +114,10 @@ def _check_demand(where: str, event: DemandEvent, spec: PlanSpec, before: Iterab
     classes = {model.name: {item.name for item in model.effective_classes} for model in spec.models}
     if event.model is None:
         if event.event == "Launch" or event.request_class is not None:
-            raise InputError(f"{where}: model", None, "is required; name the model")
+            of = "a Launch" if event.event == "Launch" else "a class"
+            raise InputError(
+                f"{where}: model", None, f"is required with {of}; give one of {', '.join(sorted(classes))}"
+            )
         return
     _check_name(f"{where}: model", event.model, classes, "the plan's models")
     if event.request_class is not None:

@@ -103,6 +103,8 @@ class Outcome:
 class Replay:
     """One fleet on its clock. Call ``run`` only once."""
 
+    _of_a_refusal = ", which changes nothing here: this fleet rents none"
+
     def __init__(
         self,
         fleet: Fleet,
@@ -222,7 +224,7 @@ class Replay:
         self._told.append(f"{at:g} s: {pool} as fast as before")
 
     def _refuse(self, pool: str, at: float) -> None:
-        self._told.append(f"{at:g} s: {pool} gives no more nodes")
+        self._told.append(f"{at:g} s: {pool} gives no more nodes{self._of_a_refusal}")
 
     def _give_again(self, pool: str, at: float) -> None:
         self._told.append(f"{at:g} s: {pool} gives nodes again")

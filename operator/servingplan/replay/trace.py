@@ -59,6 +59,12 @@ class Told:
     """The requests whose lengths match no class, by model. They go to its default class."""
     other_models: Counter[str] = field(default_factory=Counter)
     """The requests to models that the plan does not have, by name. They go to the model that replaces these."""
+    unnamed: int = 0
+    """The requests that name no model. They go there too."""
+    stands_in: str = ""
+    """That model."""
+    with_prefix: int = 0
+    """The requests that name the beginning of their prompt."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def arrivals_of(
         last = max(last, (at - first) / reading.faster)
         model, cls = classify(request)
         told.requests += 1
+        told.with_prefix += bool(request.prefix)
         told.seconds = last
         yield Arrival(last, model, cls, request.input_tokens, request.output_tokens, request.prefix)
         if told.requests == reading.most_requests:
@@ -155,7 +162,7 @@ class _Classifier:
         self._classes: Mapping[str, tuple[RequestClass, ...]] = {
             model.name: matching_order(model) for model in spec.models
         }
-        self._stands_in = reading.model or names[0]
+        self._stands_in = told.stands_in = reading.model or names[0]
         self._told = told
 
     def __call__(self, request: Request) -> tuple[str, str]:
@@ -163,6 +170,8 @@ class _Classifier:
         if model is None or model not in self._classes:
             if model is not None:
                 self._told.other_models[model] += 1
+            else:
+                self._told.unnamed += 1
             model = self._stands_in
         ordered = self._classes[model]
         found = class_that_matches(ordered, input_tokens=request.input_tokens, max_tokens=request.max_tokens)

@@ -34,14 +34,16 @@ def test_events_of_pools_and_of_requests_stand_in_one_file():
     [
         ([{"at": 1, "event": "Flood"}], "event", "must be one of NodeLost, Slow, Refused, Surge, Launch"),
         ([{"at": 1, "event": ["Surge"]}], "event", "must be one of"),
-        ([7], "event", "must be a mapping"),
+        ([7], None, "must be a mapping with at, event, and its pool or model"),
+        ([{"at": 1, "event": "NodeLost"}], "pool", "is required; give one of p"),
+        ([{"at": 1, "event": "Surge", "factor": 1e300}], "factor", "must be at most"),
         ([{"at": -1, "event": "Surge"}], "at", "must be at least 0"),
         ([{"at": 1, "event": "Surge", "pool": "p"}], "pool", "is not known"),
         ([{"at": 1, "event": "Surge", "factor": 0}], "factor", "must be above 0"),
         ([{"at": 1, "event": "NodeLost", "pool": "q"}], "pool", "is none of the plan's pools; give one of p"),
         ([{"at": 1, "event": "Surge", "model": "big"}], "model", "give one of gated, small"),
         ([{"at": 1, "event": "Surge", "model": "small", "class": "x"}], "class", "give one of long, short"),
-        ([{"at": 1, "event": "Surge", "class": "long"}], "model", "is required"),
+        ([{"at": 1, "event": "Surge", "class": "long"}], "model", "is required with a class; give one of gated, small"),
         ([{"at": 1, "event": "Launch"}], "model", "is required"),
         ([{"at": 2, "event": "Surge"}, {"at": 1, "event": "Surge"}], "at", "is before the event above it, at 2"),
         (
@@ -54,5 +56,5 @@ def test_events_of_pools_and_of_requests_stand_in_one_file():
 def test_what_makes_no_sense_is_refused_by_line_and_field(items, field, words):
     with pytest.raises(InputError) as refused:
         read(*items)
-    assert refused.value.field == f"e.yaml line {len(items)}, event {len(items)}: {field}"
+    assert refused.value.field == f"e.yaml line {len(items)}, event {len(items)}" + (f": {field}" if field else "")
     assert words in str(refused.value)
