@@ -55,7 +55,8 @@ class Engine:
         max_num_batched_tokens: the most tokens of one iteration; at least ``max_num_seqs``.
         prefix_cache_hit_share: the part of each prompt, below 1, that is found in the prefix cache, for prompts whose parts
             have no names.
-        part_tokens: the tokens of a named part; None: there is no cache for named parts.
+        part_tokens: the tokens of a named part; None: there is no cache for named parts. It must be None where layers have
+            a window or a recurrent state, since parts then take fewer blocks than their tokens.
     """
 
     def __init__(
@@ -264,7 +265,8 @@ class Engine:
         sequence.read_tokens = cached_tokens(sequence.prompt_tokens, self.prefix_cache_hit_share)
         if self._prefixes is not None:
             sequence.used_parts = sequence.prefix[:found]
-            self._prefixes.take(blocks - self._prefixes.read(sequence.used_parts))
+            reused = self._prefixes.read(sequence.used_parts)
+            self._prefixes.take(blocks - reused)
             if sequence.prefix:
                 sequence.read_tokens = found * self._prefixes.part_tokens
         sequence.reserved_blocks = blocks

@@ -53,19 +53,19 @@ class Survival:
     def kept(
         self, losses: Sequence[Loss], copies: Sequence[int], rates: Sequence[float], *, enough: float = 0.0
     ) -> float:
-        """The largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after the worst loss. Where
-        it is below `enough`, it may be the part that they keep after another loss that leaves too little.
+        """The largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after the worst loss.
+        The search ends with the first part below `enough`, which need not be the smallest.
 
         The rates of the remaining copies, without a new routing, bound what is kept from below. So losses are looked at from
         the lowest bound up, until the bound is above what was found.
         """
         found = [(lost, loss.protected) for loss in losses if (lost := self._lost(loss, copies))]
-        bounds = [0.0]
+        bounds = [0.0] * len(found)
         if len(found) > 1:
             routed = route(self.instance, copies, rates)
             bounds = [self._left(routed, copies, rates, lost=lost, protected=protected) for lost, protected in found]
         worst = 1.0
-        for bound, (lost, protected) in sorted(zip(bounds, found, strict=False), key=lambda item: item[0]):
+        for bound, (lost, protected) in sorted(zip(bounds, found, strict=True), key=lambda item: item[0]):
             if bound >= worst or worst < enough:
                 break
             worst = min(worst, kept_part(self.instance, copies, rates, lost=lost, protected=protected))

@@ -48,7 +48,7 @@ range. Measured: 8 to 15 ms for each of a hundred columns that may be above 1,00
 INTEGRAL = 1e-6
 """Slack when a number of whole steps is rounded down."""
 NEAR = 10
-"""How far from the relaxation whole columns are looked for where there is no time for their whole range."""
+"""How far from the relaxation values of whole columns are tried where there is no time for their whole range."""
 TRIAL_BRANCHINGS = 8
 """HiGHS's default."""
 _UNFIT = re.compile(r"[^A-Za-z0-9_.()]")
@@ -96,7 +96,8 @@ def _load_at_first_use(name: str) -> None:
 @contextmanager
 def _standard_output_closed() -> Iterator[None]:
     """A context in which everything that is written to file descriptor 1 is lost, with what C has in its buffer at the end."""
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
     except OSError:  # a process without standard output
@@ -262,10 +263,10 @@ class Program:
         if left is not None:
             left -= READING_PART * self._building_seconds
             left -= 0.0 if relaxed else limits.pace * self._overrun_seconds()
-            if not relaxed and (wide_seconds := limits.pace * self._wide_seconds(reduced_costs)):
-                left -= wide_seconds
-                if left <= 0:
-                    return None
+            wide_seconds = 0.0 if relaxed else limits.pace * self._wide_seconds(reduced_costs)
+            if 0 < left <= wide_seconds:
+                return None
+            left -= wide_seconds
             if left <= (0.0 if relaxed else PRESOLVE_PART * self._building_seconds):
                 return Outcome(stopped="deadline")
             highs.setOptionValue("time_limit", left)
@@ -285,8 +286,9 @@ class Program:
         all those that its reduced costs leave possible for a better point."""
         clock = Stopwatch(limits.seconds)
         relaxed = self._search(terms, sense, limits, relaxed=True)
-        if relaxed is None or relaxed.value is None:
-            return relaxed or Outcome(stopped="deadline")
+        assert relaxed is not None, "a relaxation has no whole columns"
+        if relaxed.value is None:
+            return relaxed
         costs, start = relaxed.reduced_costs, self._start
         near = [(math.floor(value) - NEAR, math.ceil(value) + NEAR) for value in relaxed.values]
         self._start = ()
@@ -302,7 +304,8 @@ class Program:
             steps = [slack / max(abs(cost), EQUAL) + INTEGRAL for cost in costs]
             possible = [(value - step, value + step) for value, step in zip(relaxed.values, steps, strict=True)]
         more = self._within(possible, terms, sense, replace(limits, seconds=clock.remaining_seconds()), costs)
-        if more.value is None and found.value is not None:
+        sign = 1.0 if sense == "max" else -1.0
+        if found.value is not None and (more.value is None or sign * more.value < sign * found.value):
             return replace(found, stopped="deadline", bound=relaxed.value)
         return more if more.infeasible or more.bound is not None else replace(more, bound=relaxed.value)
 
