@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -104,6 +105,8 @@ class Traffic:
             answer, _ = await read_answer(reader)
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
         engine = answer.headers.get("x-emulator-engine", "")
         if answer.status != 200:
             return engine, f"status {answer.status}: {answer.text[:200]}"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -111,6 +112,8 @@ class Load:
                 answer, _ = await asyncio.wait_for(read_answer(reader), ANSWER_SECONDS)
             finally:
                 writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()  # or the loop may end before the connection does
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             return repr(error)
         if answer.status != 200:

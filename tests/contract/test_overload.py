@@ -7,6 +7,7 @@ import math
 import random
 import threading
 from collections import Counter, defaultdict, deque
+from contextlib import suppress
 
 import pytest
 
@@ -163,6 +164,8 @@ class Engines:
         if answers[-1].status != 200:
             self._decided(model)
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     def admissible(self, model, rate):
         """How many of the requests an admission of so many per second lets pass, at least and at most."""

@@ -89,7 +89,11 @@ class Survival:
         """The least part of a protected class's rate that is left if each shape goes on with its part of the routing. A class
         with a limit on its mean quality loss keeps its mix, so it is left the smallest part of any of its shapes."""
         capacity = self.instance.capacity
-        part = {c: min(1.0, capacity(c, max(0, copies[c] - n)) / capacity(c, copies[c])) for c, n in lost.items()}
+        part = {
+            c: min(1.0, capacity(c, max(0, copies[c] - n)) / before)
+            for c, n in lost.items()
+            if (before := capacity(c, copies[c])) > 0
+        }
         served = [0.0] * len(rates)
         smallest = [1.0] * len(rates)
         for (c, k), rate in routed.items():
