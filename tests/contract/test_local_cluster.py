@@ -186,7 +186,14 @@ def test_karpenter_rents_and_returns_the_nodes_of_a_static_pool(cluster, core):
         assert node.metadata.labels["nvidia.com/gpu.product"] == nodes.H100.gpu_product
         assert node.metadata.labels["node.kubernetes.io/instance-type"] == nodes.H100.name
     cluster.kubectl("scale", "nodepool", "h100-8x", "--replicas=0")
-    wait_for("none is left", lambda: not rented(), seconds=30)
+    wait_for(
+        "none is left",
+        lambda: not rented(),
+        seconds=30,
+        shown=lambda: cluster.kubectl(
+            "get", "nodes,nodeclaims,pods,poddisruptionbudgets", "--all-namespaces", "-o", "wide"
+        ),
+    )
 
 
 def may(cluster, account: str, verb: str, resource: str) -> bool:
