@@ -23,7 +23,8 @@ LOST = ("H100-SXM-80GB", 4)
 """The cards that are lost, or all of that type if the fleet has fewer."""
 SHIFTED_PERCENT = 20
 START_SECONDS = 150.0
-"""From the order of a card until a replica on it serves: 90 s for the node, 60 s for the engine, as elsewhere here."""
+"""The time from the order of a card until a replica on it serves: 90 s for the node and 60 s for the engine, which are the
+defaults of `servingplan replay --operator`."""
 HOUR_SECONDS = 3600.0
 GAP, DEADLINE_SECONDS = 1e-3, 60.0
 

@@ -121,7 +121,7 @@ def test_what_a_reader_may_not_expect_is_told(plan, trace, tmp_path):
         "note: no request names the beginning of its prompt, so prefix-aware balances by queue and memory alone"
         in notes
     )
-    assert "note: of 2 events, 1 come after the last request, at 60 s, and change nothing" in notes
+    assert "note: events after the last request, at 60 s, change nothing: 1 of 2" in notes
     own = json.loads(told.stdout)["fleets"][0]
     assert own["events"][0] == "5 s: l40s gives no more nodes, which changes nothing here: this fleet rents none"
     mixed = run(two, "--generate", 5, "--mix", "T1", "--model", "llama-3.2-1b", "--rate", 3, "-o", "json").stderr

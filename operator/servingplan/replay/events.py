@@ -82,6 +82,7 @@ def events_of(items: Iterable[tuple[int, Any]], spec: PlanSpec, *, name: str) ->
         InputError: one makes no sense, or comes before the one above it; with its line, number and field.
     """
     found: list[Event] = []
+    pools = {pool.name for pool in spec.node_pools}
     for number, (line, item) in enumerate(items, start=1):
         where = f"{name} line {line}, event {number}"
         if not isinstance(item, dict):
@@ -89,7 +90,6 @@ def events_of(items: Iterable[tuple[int, Any]], spec: PlanSpec, *, name: str) ->
         kind = item.get("event")
         if not isinstance(kind, str) or kind not in _KINDS:
             raise InputError(f"{where}: event", kind, f"must be one of {', '.join(_KINDS)}")
-        pools = {pool.name for pool in spec.node_pools}
         if _KINDS[kind] is PoolEvent and "pool" not in item:
             raise InputError(f"{where}: pool", None, f"is required; give one of {', '.join(sorted(pools))}")
         try:

@@ -104,6 +104,7 @@ class Replay:
     """One fleet on its clock. Call ``run`` only once."""
 
     _of_a_refusal = ", which changes nothing here: this fleet rents none"
+    """What is told beside a pool's refusal."""
 
     def __init__(
         self,

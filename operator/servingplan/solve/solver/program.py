@@ -178,7 +178,7 @@ class Program:
         return len(self._columns)
 
     def add_row(self, name: str, terms: Iterable[Term], sense: Comparison, limit: float) -> Row:
-        """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
+        """Add the row `sum(coefficient * column) sense limit`; a row without terms gets a column that is 0."""
         expression = self._expression(terms)
         if not len(expression):
             expression = self._pulp.LpAffineExpression.from_variable(self._nought())
@@ -323,9 +323,11 @@ class Program:
             if column.cat == self._pulp.LpInteger:
                 column.lowBound = max(column.lowBound or 0.0, lower)
                 column.upBound = min(math.inf if column.upBound is None else column.upBound, upper)
-        found = self._search(terms, sense, limits, reduced_costs=reduced_costs)
-        for column, (low, high) in zip(self._columns, before, strict=True):
-            column.lowBound, column.upBound = low, high
+        try:
+            found = self._search(terms, sense, limits, reduced_costs=reduced_costs)
+        finally:
+            for column, (low, high) in zip(self._columns, before, strict=True):
+                column.lowBound, column.upBound = low, high
         return found or Outcome(stopped="deadline")
 
     def _wide_seconds(self, reduced_costs: Sequence[float]) -> float:
